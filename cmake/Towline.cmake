@@ -1,0 +1,142 @@
+# towline_library, towline_binary, towline_test: the three kinds of target in this tree.
+#
+#   towline_library(towline_wal SRCS spool.cc HDRS spool.h DEPS towline::common [PRIVATE_DEPS ...])
+#   towline_binary(towlined SRCS main.cc DEPS towline::server)
+#   towline_test(wal_spool_test SRCS spool_test.cc DEPS towline::wal [LABELS unit] [TIMEOUT 120])
+#
+# Includes are written from the repository root ("wal/spool.h"), generated ones as "towline/v1/change.pb.h".
+
+# --- Options that every target of ours gets; none of them is a global flag. ---
+
+add_library(towline_options INTERFACE)
+target_compile_features(towline_options INTERFACE cxx_std_20)
+target_include_directories(towline_options INTERFACE "${PROJECT_SOURCE_DIR}")
+target_link_libraries(towline_options INTERFACE Threads::Threads)
+target_link_options(towline_options INTERFACE -Wl,--as-needed)
+# Paths in the output do not depend on where the checkout is.
+target_compile_options(towline_options INTERFACE "-ffile-prefix-map=${PROJECT_SOURCE_DIR}=.")
+
+add_library(towline_warnings INTERFACE)
+target_compile_options(towline_warnings INTERFACE
+  -Wall -Wextra -Wpedantic -Wshadow -Wnon-virtual-dtor -Woverloaded-virtual -Wimplicit-fallthrough
+  -Wcast-qual -Wvla -Werror)
+if(CMAKE_CXX_COMPILER_ID STREQUAL "GNU")
+  # GCC 12 reports both for inlined std::string and std::optional code that is correct (GCC bugs 105329, 105562).
+  target_compile_options(towline_warnings INTERFACE -Wno-restrict -Wno-maybe-uninitialized)
+endif()
+if(TOWLINE_THREAD_SAFETY)
+  if(NOT CMAKE_CXX_COMPILER_ID MATCHES "Clang")
+    message(FATAL_ERROR "TOWLINE_THREAD_SAFETY needs Clang")
+  endif()
+  target_compile_options(towline_warnings INTERFACE -Wthread-safety)
+endif()
+
+add_library(towline_sanitizers INTERFACE)
+if(TOWLINE_SANITIZE)
+  target_compile_options(towline_sanitizers INTERFACE
+    "-fsanitize=${TOWLINE_SANITIZE}" -fno-omit-frame-pointer -fno-sanitize-recover=all)
+  target_link_options(towline_sanitizers INTERFACE "-fsanitize=${TOWLINE_SANITIZE}")
+  target_compile_definitions(towline_sanitizers INTERFACE TOWLINE_SANITIZED=1)
+endif()
+
+# Generated code: our standard and sanitizers, not our warnings.
+add_library(towline_generated_code INTERFACE)
+target_link_libraries(towline_generated_code INTERFACE towline_options towline_sanitizers)
+
+add_library(towline_our_code INTERFACE)
+target_link_libraries(towline_our_code INTERFACE towline_options towline_warnings towline_sanitizers)
+
+# --- Targets ---
+
+# Makes the library <name> and its alias towline::<name without towline_>. An empty SRCS makes an INTERFACE library,
+# so that the tree configures before a module is written.
+function(towline_library name)
+  cmake_parse_arguments(PARSE_ARGV 1 arg "" "" "SRCS;HDRS;DEPS;PRIVATE_DEPS")
+  _towline_check_arguments(towline_library "${name}")
+  string(REGEX REPLACE "^towline_" "" short_name "${name}")
+
+  if(arg_SRCS)
+    add_library(${name} STATIC ${arg_SRCS})
+    target_link_libraries(${name} PUBLIC towline_options ${arg_DEPS} PRIVATE towline_our_code ${arg_PRIVATE_DEPS})
+    set(scope PUBLIC)
+  else()
+    add_library(${name} INTERFACE)
+    target_link_libraries(${name} INTERFACE towline_options ${arg_DEPS} ${arg_PRIVATE_DEPS})
+    set(scope INTERFACE)
+  endif()
+  if(arg_HDRS)
+    target_sources(${name} ${scope} FILE_SET HEADERS BASE_DIRS "${PROJECT_SOURCE_DIR}" FILES ${arg_HDRS})
+  endif()
+  add_library(towline::${short_name} ALIAS ${name})
+endfunction()
+
+# Makes the executable <name> in TOWLINE_BIN_DIR. An empty SRCS makes nothing.
+function(towline_binary name)
+  cmake_parse_arguments(PARSE_ARGV 1 arg "" "" "SRCS;DEPS")
+  _towline_check_arguments(towline_binary "${name}")
+  if(NOT arg_SRCS)
+    message(STATUS "towline: ${name} has no sources yet")
+    return()
+  endif()
+  add_executable(${name} ${arg_SRCS})
+  target_link_libraries(${name} PRIVATE towline_our_code ${arg_DEPS})
+  set_target_properties(${name} PROPERTIES RUNTIME_OUTPUT_DIRECTORY "${TOWLINE_BIN_DIR}")
+endfunction()
+
+# Makes the test program <name> and one ctest test <name>.<Suite>.<Case> per GoogleTest case. Tests run with the
+# repository root as working directory. TIMEOUT is in seconds per case, and is multiplied under a sanitizer.
+function(towline_test name)
+  cmake_parse_arguments(PARSE_ARGV 1 arg "" "TIMEOUT" "SRCS;DEPS;LABELS")
+  _towline_check_arguments(towline_test "${name}")
+  if(NOT arg_SRCS)
+    return()
+  endif()
+  if(NOT arg_LABELS)
+    set(arg_LABELS unit)
+  endif()
+  if(NOT arg_TIMEOUT)
+    set(arg_TIMEOUT 120)
+  endif()
+  if(TOWLINE_SANITIZE)
+    math(EXPR arg_TIMEOUT "${arg_TIMEOUT} * 5")
+  endif()
+
+  add_executable(${name} ${arg_SRCS})
+  target_link_libraries(${name} PRIVATE towline_our_code towline_test_main ${arg_DEPS})
+  set_target_properties(${name} PROPERTIES RUNTIME_OUTPUT_DIRECTORY "${CMAKE_BINARY_DIR}/tests/bin")
+
+  # Discovery happens when ctest runs, so that a crash at start does not break the build.
+  string(REPLACE ";" "\\;" labels "${arg_LABELS}")
+  towline_test_environment(environment)
+  string(REPLACE ";" "\\;" environment "${environment}")
+  gtest_discover_tests(${name}
+    TEST_PREFIX "${name}."
+    WORKING_DIRECTORY "${PROJECT_SOURCE_DIR}"
+    DISCOVERY_MODE PRE_TEST
+    DISCOVERY_TIMEOUT 60
+    PROPERTIES LABELS "${labels}" TIMEOUT ${arg_TIMEOUT} ENVIRONMENT "${environment}")
+endfunction()
+
+# The environment of every test, for tests that are added with add_test.
+function(towline_test_environment out)
+  set(${out}
+    "TOWLINE_BIN_DIR=${TOWLINE_BIN_DIR}"
+    "TOWLINE_SOURCE_DIR=${PROJECT_SOURCE_DIR}"
+    "TSAN_OPTIONS=suppressions=${PROJECT_SOURCE_DIR}/cmake/tsan.supp halt_on_error=1 second_deadlock_stack=1"
+    "ASAN_OPTIONS=detect_stack_use_after_return=1 strict_string_checks=1"
+    "UBSAN_OPTIONS=print_stacktrace=1"
+    PARENT_SCOPE)
+endfunction()
+
+macro(_towline_check_arguments function target)
+  if(arg_UNPARSED_ARGUMENTS)
+    message(FATAL_ERROR "${function}(${target}): unknown arguments: ${arg_UNPARSED_ARGUMENTS}")
+  endif()
+endmacro()
+
+# CMAKE_VERIFY_INTERFACE_HEADER_SETS hangs its checks on this target, and makes it only when there are headers.
+add_custom_target(all_verify_interface_header_sets)
+
+if(TOWLINE_BUILD_TESTS)
+  include(GoogleTest)
+endif()
