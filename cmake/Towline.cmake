@@ -134,9 +134,6 @@ macro(_towline_check_arguments function target)
   endif()
 endmacro()
 
-# CMAKE_VERIFY_INTERFACE_HEADER_SETS hangs its checks on this target, and makes it only when there are headers.
-add_custom_target(all_verify_interface_header_sets)
-
 if(TOWLINE_BUILD_TESTS)
   include(GoogleTest)
 endif()
