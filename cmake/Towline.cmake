@@ -106,15 +106,25 @@ function(towline_test name)
   set_target_properties(${name} PROPERTIES RUNTIME_OUTPUT_DIRECTORY "${CMAKE_BINARY_DIR}/tests/bin")
 
   # Discovery happens when ctest runs, so that a crash at start does not break the build.
-  string(REPLACE ";" "\\;" labels "${arg_LABELS}")
-  towline_test_environment(environment)
-  string(REPLACE ";" "\\;" environment "${environment}")
   gtest_discover_tests(${name}
     TEST_PREFIX "${name}."
     WORKING_DIRECTORY "${PROJECT_SOURCE_DIR}"
     DISCOVERY_MODE PRE_TEST
-    DISCOVERY_TIMEOUT 60
-    PROPERTIES LABELS "${labels}" TIMEOUT ${arg_TIMEOUT} ENVIRONMENT "${environment}")
+    DISCOVERY_TIMEOUT 60)
+
+  # gtest_discover_tests loses the list structure of a property's value, so a file that ctest reads after the
+  # discovered tests sets the properties.
+  towline_test_environment(environment)
+  set(properties_file "${CMAKE_CURRENT_BINARY_DIR}/${name}_properties.cmake")
+  file(CONFIGURE OUTPUT "${properties_file}" @ONLY CONTENT [=[
+foreach(test IN LISTS @name@_TESTS)
+  set_tests_properties("${test}" PROPERTIES
+    LABELS "@arg_LABELS@"
+    TIMEOUT @arg_TIMEOUT@
+    ENVIRONMENT "@environment@")
+endforeach()
+]=])
+  set_property(DIRECTORY APPEND PROPERTY TEST_INCLUDE_FILES "${properties_file}")
 endfunction()
 
 # The environment of every test, for tests that are added with add_test.
