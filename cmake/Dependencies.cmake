@@ -41,12 +41,11 @@ if(NOT TOWLINE_CORE_ONLY)
 endif()
 
 if(TOWLINE_BUILD_TESTS)
+  # Scripts need Debian's python3-protobuf and python3-grpcio, which another interpreter in PATH would not see.
+  find_program(TOWLINE_PYTHON python3 PATHS /usr/bin NO_DEFAULT_PATH REQUIRED)
   find_package(GTest CONFIG REQUIRED)
   find_package(rapidcheck CONFIG REQUIRED)
   if(NOT TOWLINE_CORE_ONLY)
     find_package(benchmark CONFIG REQUIRED)
   endif()
 endif()
-
-# Scripts need Debian's python3-protobuf and python3-grpcio, which another interpreter in PATH would not see.
-find_program(TOWLINE_PYTHON python3 PATHS /usr/bin NO_DEFAULT_PATH REQUIRED)
