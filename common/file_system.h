@@ -1,0 +1,108 @@
+// Files, directories and locks: the only door to the disk.
+//
+// Errors: absl::Status with path and errno text. NOT_FOUND = ENOENT, ALREADY_EXISTS = EEXIST, RESOURCE_EXHAUSTED =
+// ENOSPC or EDQUOT, UNAVAILABLE = lock held by another process, anything else DATA_LOSS (EIO) or INTERNAL.
+// EINTR and short transfers are handled inside. Paths are as the operating system takes them.
+
+#ifndef TOWLINE_COMMON_FILE_SYSTEM_H_
+#define TOWLINE_COMMON_FILE_SYSTEM_H_
+
+#include <cstdint>
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "absl/status/status.h"
+#include "absl/status/statusor.h"
+#include "absl/strings/string_view.h"
+
+namespace towline {
+
+// An open file; closed by the destructor. Position-less.
+// Threads: calls on one file may overlap, as pread and pwrite do.
+class File {
+ public:
+  virtual ~File() = default;
+
+  // Reads up to `size` bytes at `offset` into `buffer`; fewer only at the end of the file. Returns the count.
+  virtual absl::StatusOr<size_t> ReadAt(uint64_t offset, size_t size, char* buffer) = 0;
+
+  // Writes all of `data` at `offset`, growing the file when needed. After an error any part may have been written.
+  virtual absl::Status WriteAt(uint64_t offset, absl::string_view data) = 0;
+
+  // Makes content and size durable (fdatasync). Never retry a failed sync: the kernel may have dropped the pages.
+  virtual absl::Status SyncData() = 0;
+
+  virtual absl::StatusOr<uint64_t> Size() = 0;
+
+  virtual absl::Status Truncate(uint64_t size) = 0;
+
+  // Takes the exclusive advisory lock (flock) without waiting; it is held until the file is closed.
+  virtual absl::Status Lock() = 0;
+};
+
+enum class OpenMode {
+  kRead,             // must exist
+  kReadWrite,        // must exist
+  kCreate,           // must not exist; read and write
+  kCreateOrOpen,     // read and write
+};
+
+struct SpaceInfo {
+  uint64_t total_bytes = 0;
+  uint64_t available_bytes = 0;
+};
+
+// Threads: all methods from any thread.
+class FileSystem {
+ public:
+  virtual ~FileSystem() = default;
+
+  virtual absl::StatusOr<std::unique_ptr<File>> Open(const std::string& path, OpenMode mode) = 0;
+
+  // Names, not paths, of the entries of a directory, sorted, without "." and "..".
+  virtual absl::StatusOr<std::vector<std::string>> List(const std::string& directory) = 0;
+
+  // Creates one directory; OK if it exists already. Not durable until the parent is synced.
+  virtual absl::Status CreateDirectory(const std::string& path) = 0;
+
+  // Replaces `to` if it exists. Not durable until SyncDirectory of the parent(s).
+  virtual absl::Status Rename(const std::string& from, const std::string& to) = 0;
+
+  // Removes a file or an empty directory; NOT_FOUND if absent. Not durable until the parent is synced.
+  virtual absl::Status Remove(const std::string& path) = 0;
+
+  // Makes the names in a directory durable.
+  virtual absl::Status SyncDirectory(const std::string& path) = 0;
+
+  // A second name for a file. Not durable until the parent is synced.
+  virtual absl::Status Link(const std::string& from, const std::string& to) = 0;
+
+  virtual absl::StatusOr<SpaceInfo> Space(const std::string& path) = 0;
+};
+
+// The machine's files. Lives for ever.
+FileSystem* PosixFileSystem();
+
+// The error that every implementation returns for errno `error`, with the code that the comment above gives.
+// Reasons: file_not_found, file_exists, disk_full, file_locked, io_error, file_error.
+absl::Status FileError(int error, absl::string_view operation, absl::string_view path);
+
+// Reads a whole file.
+absl::StatusOr<std::string> ReadFile(FileSystem& fs, const std::string& path);
+
+// Creates (or replaces) a file with `data` and makes content and name durable: tmp, sync, rename, directory sync.
+absl::Status WriteFileDurably(FileSystem& fs, const std::string& directory, const std::string& name,
+                              absl::string_view data);
+
+// Removes a file, or a directory with all that is in it; OK if absent. Not durable.
+absl::Status RemoveAll(FileSystem& fs, const std::string& path);
+
+bool Exists(FileSystem& fs, const std::string& path);
+
+// "a/b" from "a" and "b".
+std::string JoinPath(absl::string_view a, absl::string_view b);
+
+}  // namespace towline
+
+#endif  // TOWLINE_COMMON_FILE_SYSTEM_H_
