@@ -46,7 +46,7 @@ struct Control {
 };
 
 std::string EncodeControl(const Control& control);
-// DATA_LOSS if malformed.
+// DATA_LOSS, reason control_damaged, if malformed; FAILED_PRECONDITION, reason control_version, if of another version.
 absl::StatusOr<Control> DecodeControl(uint32_t version, absl::string_view payload);
 
 // The saved control of one data directory, kept in memory.
@@ -60,7 +60,12 @@ class ControlFile {
   Control Get() const;  // requires exists()
 
   // Replaces the control and saves it: both copies if `both`, else one. On error the memory keeps the old value.
+  // INVALID_ARGUMENT, reason control_invalid, and nothing written, if DecodeControl would refuse it.
   absl::Status Set(const Control& control, bool both) TOWLINE_EXCLUDES(mutex_);
+
+  // Makes what Open read durable (TwoCopyFile::Settle); a node calls it before it acts on its control. No-op if the
+  // control was saved since, or does not exist.
+  absl::Status Settle() TOWLINE_EXCLUDES(mutex_);
 
   // Read-modify-save under the lock: `mutate` changes a copy of the present value.
   template <typename F>

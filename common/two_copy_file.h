@@ -55,10 +55,17 @@ class TwoCopyFile {
   // Save to both copies, one after the other, so that no later crash or damage of one copy can undo it.
   absl::Status SaveBoth(uint32_t version, absl::string_view payload);
 
+  // Makes what Load returned durable, by writing the same bytes to the same copy again; no-op if that is done or
+  // nothing was loaded. Load may have seen pages that never reached the disk, left by a process that died between its
+  // write and its sync: call this before acting on a loaded image. Save and SaveBoth do it first by themselves.
+  absl::Status Settle();
+
   uint64_t sequence() const { return sequence_; }
 
  private:
-  absl::Status WriteCopy(int which, uint32_t version, uint64_t sequence, absl::string_view payload);
+  absl::Status SaveOne(uint32_t version, absl::string_view payload);
+  absl::Status WriteCopy(int which, bool create, uint32_t version, uint64_t sequence, absl::string_view payload);
+  absl::Status CreateCopy(int which, absl::string_view bytes);
   std::string PathOf(int which) const;
 
   FileSystem& fs_;
@@ -69,6 +76,8 @@ class TwoCopyFile {
   std::unique_ptr<File> files_[2];
   uint64_t sequence_ = 0;  // of the newest whole copy
   int next_ = 0;           // copy that the next Save overwrites
+  bool names_durable_ = false;               // whether the directory was synced since the last Load or creation
+  std::unique_ptr<TwoCopyImage> unsettled_;  // what Load returned, until Settle
 };
 
 }  // namespace towline

@@ -1,0 +1,63 @@
+#include "common/checksum.h"
+
+#include <isa-l/crc.h>
+#include <isa-l/crc64.h>
+
+#define XXH_INLINE_ALL
+#include <xxhash.h>
+
+#include <algorithm>
+#include <limits>
+
+#include "absl/strings/str_cat.h"
+
+namespace towline {
+namespace {
+
+// Largest piece that crc32_iscsi's int length holds, rounded down to a round number.
+constexpr size_t kCrc32PieceMax = size_t{1} << 30;
+static_assert(kCrc32PieceMax <= static_cast<size_t>(std::numeric_limits<int>::max()));
+
+}  // namespace
+
+uint32_t Crc32c(absl::string_view data) { return Crc32cExtend(0, data); }
+
+uint32_t Crc32cExtend(uint32_t crc, absl::string_view data) {
+  uint32_t state = ~crc;
+  while (!data.empty()) {
+    const size_t piece = std::min(data.size(), kCrc32PieceMax);
+    // ISA-L reads the buffer only; its prototype lacks the const.
+    auto* bytes = const_cast<unsigned char*>(reinterpret_cast<const unsigned char*>(data.data()));
+    state = crc32_iscsi(bytes, static_cast<int>(piece), state);
+    data.remove_prefix(piece);
+  }
+  return ~state;
+}
+
+uint64_t Crc64JonesExtend(uint64_t crc, absl::string_view data) {
+  // ISA-L inverts the state on the way in and out, Redis does neither.
+  return ~crc64_jones_refl(~crc, reinterpret_cast<const unsigned char*>(data.data()), data.size());
+}
+
+uint64_t Xxh3(absl::string_view data) { return XXH3_64bits(data.data(), data.size()); }
+
+void Sum128::Add(const Sum128& other) {
+  low += other.low;
+  high += other.high + (low < other.low ? 1 : 0);
+}
+
+void Sum128::Subtract(const Sum128& other) {
+  high -= other.high + (low < other.low ? 1 : 0);
+  low -= other.low;
+}
+
+std::string Sum128::Hex() const {
+  return absl::StrCat(absl::Hex(high, absl::kZeroPad16), absl::Hex(low, absl::kZeroPad16));
+}
+
+Sum128 Xxh3_128(absl::string_view data) {
+  const XXH128_hash_t hash = XXH3_128bits(data.data(), data.size());
+  return {hash.low64, hash.high64};
+}
+
+}  // namespace towline

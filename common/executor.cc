@@ -1,0 +1,97 @@
+#include "common/executor.h"
+
+#include <pthread.h>
+
+#include <algorithm>
+#include <thread>
+#include <utility>
+
+#include "common/check.h"
+#include "common/clock.h"
+#include "common/mutex.h"
+
+namespace towline {
+namespace {
+
+// Longer waits are cut into pieces of this size, which keeps every time point within range.
+constexpr int64_t kWaitPieceMicros = int64_t{3600} * 1000000;
+
+class ThreadLoop : public Loop {
+ public:
+  ThreadLoop(std::string name, std::function<StepResult()> step) : step_(std::move(step)) {
+    thread_ = std::thread([this] { Run(); });
+    name.resize(std::min<size_t>(name.size(), 15));
+    pthread_setname_np(thread_.native_handle(), name.c_str());
+  }
+
+  ~ThreadLoop() override { ThreadLoop::Stop(); }
+
+  void Wake() override {
+    MutexLock lock(&mutex_);
+    woken_ = true;
+    changed_.NotifyOne();
+  }
+
+  void Stop() override {
+    {
+      MutexLock lock(&mutex_);
+      stopping_ = true;
+      changed_.NotifyOne();
+    }
+    MutexLock lock(&join_mutex_);
+    if (!thread_.joinable()) return;
+    TOWLINE_CHECK(thread_.get_id() != std::this_thread::get_id());
+    thread_.join();
+  }
+
+ private:
+  void Run() {
+    while (TakeTurn()) {
+      const StepResult result = step_();
+      if (!result.again) Wait(result.wait_micros);
+    }
+  }
+
+  // Forgets the wakes so far, which the step that follows answers. False once the loop is stopped.
+  bool TakeTurn() TOWLINE_EXCLUDES(mutex_) {
+    MutexLock lock(&mutex_);
+    woken_ = false;
+    return !stopping_;
+  }
+
+  // Returns after `micros` (never, if negative) or at a wake or stop since TakeTurn.
+  void Wait(int64_t micros) TOWLINE_EXCLUDES(mutex_) {
+    const int64_t start = SystemClock()->MonotonicMicros();
+    MutexLock lock(&mutex_);
+    while (!woken_ && !stopping_) {
+      if (micros < 0) {
+        changed_.Wait(&mutex_);
+        continue;
+      }
+      const int64_t left = micros - (SystemClock()->MonotonicMicros() - start);
+      if (left <= 0) return;
+      changed_.WaitFor(&mutex_, std::min(left, kWaitPieceMicros));
+    }
+  }
+
+  const std::function<StepResult()> step_;
+  Mutex mutex_;
+  CondVar changed_;
+  bool woken_ TOWLINE_GUARDED_BY(mutex_) = false;
+  bool stopping_ TOWLINE_GUARDED_BY(mutex_) = false;
+  Mutex join_mutex_;  // several threads may stop one loop
+  std::thread thread_ TOWLINE_GUARDED_BY(join_mutex_);
+};
+
+class ThreadExecutor : public Executor {
+ public:
+  std::unique_ptr<Loop> Start(std::string name, std::function<StepResult()> step) override {
+    return std::make_unique<ThreadLoop>(std::move(name), std::move(step));
+  }
+};
+
+}  // namespace
+
+std::unique_ptr<Executor> NewThreadExecutor() { return std::make_unique<ThreadExecutor>(); }
+
+}  // namespace towline
