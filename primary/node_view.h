@@ -1,0 +1,73 @@
+// What the serving side of replication needs to know of its node, and says to it.
+
+#ifndef TOWLINE_PRIMARY_NODE_VIEW_H_
+#define TOWLINE_PRIMARY_NODE_VIEW_H_
+
+#include <cstdint>
+#include <memory>
+#include <string>
+
+#include "absl/strings/string_view.h"
+#include "common/types.h"
+#include "slots/slot_table.h"
+#include "store/applier.h"
+#include "store/state_store.h"
+#include "wal/spool.h"
+
+namespace towline {
+
+// A consistent copy of the node's identity and standing.
+struct NodeView {
+  std::string node_id;
+  uint64_t incarnation = 0;
+  ClusterId cluster_id;
+  bool is_primary = false;
+  bool starting = false;  // or halted: refuse with retry
+  bool exact = true;
+  Term term = 0;          // current term
+  History history;        // of the live log, up to its durable end
+  Position base;          // the live log begins behind it
+  MemberList members;
+  std::string primary_address;  // empty = not known
+  uint64_t data_generation = 0;
+};
+
+// The newest heartbeat of the primary, as made here or forwarded.
+struct HeartbeatInfo {
+  uint64_t sequence = 0;  // 0 = none yet
+  Lsn durable_lsn = 0;
+  Lsn committed_lsn = 0;
+  int64_t made_micros = 0;  // this node's monotonic clock when it was made or arrived
+};
+
+// One open generation: a log and the state that belongs to it. The parts live as long as the object.
+class LogAndState {
+ public:
+  virtual ~LogAndState() = default;
+  virtual uint64_t number() const = 0;
+  virtual wal::Spool& spool() = 0;
+  virtual StateStore& state() = 0;
+  virtual Applier& applier() = 0;
+};
+
+// The node, as the serving side sees it.
+// Threads: all methods from any thread.
+class SourceHost {
+ public:
+  virtual ~SourceHost() = default;
+
+  virtual NodeView View() = 0;
+
+  // The live generation; nullptr if there is none yet. Holding the pointer keeps it open.
+  virtual std::shared_ptr<LogAndState> Live() = 0;
+
+  // A replica attached: the primary adds or updates it as a member.
+  virtual void OnReplicaAttached(const MemberInfo& member) = 0;
+
+  // Somebody showed a higher term, or holds more of our own term than we do. Called from a session; must not block.
+  virtual void OnStaleSelf(absl::string_view reason, absl::string_view message) = 0;
+};
+
+}  // namespace towline
+
+#endif  // TOWLINE_PRIMARY_NODE_VIEW_H_

@@ -1,0 +1,84 @@
+// One generation of a data directory: `gen/<n>/wal` and `gen/<n>/db`, opened, recovered and caught up.
+
+#ifndef TOWLINE_REPLICA_GENERATION_H_
+#define TOWLINE_REPLICA_GENERATION_H_
+
+#include <functional>
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "absl/status/status.h"
+#include "absl/status/statusor.h"
+#include "common/clock.h"
+#include "common/control.h"
+#include "common/executor.h"
+#include "common/file_system.h"
+#include "common/logger.h"
+#include "common/rng.h"
+#include "store/applier.h"
+#include "store/state_store.h"
+#include "store/store.h"
+#include "wal/spool.h"
+
+namespace towline {
+
+// What generations need from their process. The references must outlive every generation.
+struct GenerationEnvironment {
+  FileSystem& fs;
+  Clock& clock;
+  Rng& rng;
+  Executor& executor;
+  Logger& logger;
+  StoreFactory& stores;
+  std::string data_directory;
+  wal::SpoolOptions spool_options;
+  ApplierOptions applier_options;
+  std::function<void(absl::Status)> on_fatal;  // a write, sync or apply failed for good; called from any loop
+};
+
+// Paths inside a data directory.
+std::string GenerationDirectory(const std::string& data_directory, uint64_t number);
+std::string WalDirectory(const std::string& data_directory, uint64_t number);
+std::string StoreDirectory(const std::string& data_directory, uint64_t number);
+std::string QuarantineDirectory(const std::string& data_directory);
+
+// Threads: all methods from any thread, as the parts allow.
+class Generation {
+ public:
+  // Opens generation `control.generation`: recovers the log (watermarks: control's, `slot_watermarks`, the store's
+  // persisted LSN), applies what the store lacks, and returns when the state has reached the durable end.
+  // Creates the directories of a new generation (empty log behind control.base).
+  // DATA_LOSS, reason wal_corrupt | store_ahead: see docs/guides/recovery.md.
+  static absl::StatusOr<std::unique_ptr<Generation>> Open(const GenerationEnvironment& env, const Control& control,
+                                                          std::vector<wal::Watermark> slot_watermarks,
+                                                          Lsn first_retained, wal::RecoveryReport* report);
+  ~Generation();
+
+  uint64_t number() const { return number_; }
+  wal::Spool& spool() { return *spool_; }
+  StateStore& state() { return *state_; }
+  Applier& applier() { return *applier_; }
+
+  // Appends the group to the log and hands it to the applier; `done` runs once it is applied. Errors as Spool::Append.
+  // Threads: one at a time.
+  absl::Status AppendAndApply(std::shared_ptr<wal::FrameGroup> group, const History& history,
+                              std::function<void()> done);
+
+  // Stops the applier and flushes the store, so that the next start replays nothing. Idempotent.
+  absl::Status Close();
+
+ private:
+  Generation() = default;
+  absl::Status CatchUp(const History& history);
+
+  uint64_t number_ = 0;
+  std::unique_ptr<wal::Spool> spool_;
+  std::unique_ptr<StateStore> state_;
+  std::unique_ptr<Applier> applier_;
+  bool closed_ = false;
+};
+
+}  // namespace towline
+
+#endif  // TOWLINE_REPLICA_GENERATION_H_

@@ -1,0 +1,100 @@
+// A replica's life: connect, resume or load a snapshot, append, apply, acknowledge.
+//
+// One loop does it all: read frames, check them (LSN, previous chain, CRCs), append and fdatasync to the own log, hand
+// them to the applier, acknowledge. The applier runs on its own loop.
+
+#ifndef TOWLINE_REPLICA_REPLICA_CONTROLLER_H_
+#define TOWLINE_REPLICA_REPLICA_CONTROLLER_H_
+
+#include <cstdint>
+#include <functional>
+#include <memory>
+#include <optional>
+#include <string>
+
+#include "absl/status/status.h"
+#include "common/control.h"
+#include "replica/generation.h"
+#include "replica/upstream.h"
+
+namespace towline {
+
+// Progress of a snapshot load.
+struct BootstrapProgress {
+  std::string reason;
+  uint64_t keys = 0;
+  uint64_t bytes = 0;
+  uint64_t estimated_bytes = 0;
+  int64_t started_micros = 0;  // monotonic
+};
+
+struct ReplicaStatusView {
+  // streaming, catching_up, bootstrapping, stalled, disconnected, halted.
+  std::string state = "disconnected";
+  std::string upstream_state = "connecting";  // connecting, streaming, bootstrapping, refused, retry_after, disconnected
+  std::string message;                        // last decision or error, for people
+  std::string halt_reason;                    // stable reason while halted; empty otherwise
+  Lsn upstream_durable_lsn = 0;               // from the newest heartbeat
+  Lsn upstream_committed_lsn = 0;
+  uint64_t heartbeat_sequence = 0;
+  std::string primary_address;                // as the upstream told; empty = not known
+  std::optional<BootstrapProgress> bootstrap;
+  uint64_t partial_resyncs = 0;               // as this node saw them, by decision
+  uint64_t full_resyncs = 0;
+};
+
+// The node, as the replica's controller sees it.
+// Threads: all methods are called from the controller's loop; implementations lock for themselves.
+class ReplicaHost {
+ public:
+  virtual ~ReplicaHost() = default;
+
+  virtual ControlFile& control() = 0;
+
+  // The live generation; nullptr before the first attach.
+  virtual std::shared_ptr<Generation> LiveGeneration() = 0;
+
+  // `generation` is live from now on (control has been written). The old one stays open while readers hold it and is
+  // removed afterwards.
+  virtual void SwitchGeneration(std::shared_ptr<Generation> generation) = 0;
+
+  // A heartbeat of the primary arrived.
+  virtual void OnHeartbeat(uint64_t sequence, Lsn durable_lsn, Lsn committed_lsn) = 0;
+
+  // For generations that the controller opens.
+  virtual const GenerationEnvironment& environment() = 0;
+};
+
+struct ReplicaOptions {
+  std::string node_id;
+  std::string advertised_address;
+  uint64_t process_instance = 0;
+  uint64_t credit_bytes = 8ull << 20;
+  size_t group_bytes_max = 1 << 20;                 // most bytes in one append
+  uint64_t apply_queue_max_bytes = 64ull << 20;     // stop reading while the applier is this far behind
+  int64_t reconnect_min_micros = 50'000;
+  int64_t reconnect_max_micros = 5'000'000;
+  int64_t halted_retry_max_micros = 30'000'000;
+  int64_t upstream_timeout_micros = 15'000'000;     // no message for so long: reconnect
+  int64_t stall_timeout_micros = 10'000'000;
+};
+
+// Threads: status from any thread; Step is called by the executor's loop.
+class ReplicaController {
+ public:
+  virtual ~ReplicaController() = default;
+
+  // One bounded piece of work: connect, or read and process what arrived.
+  virtual StepResult Step() = 0;
+
+  virtual ReplicaStatusView Status() const = 0;
+
+  // Makes a waiting Step return soon; no new connection afterwards. Call before the loop is stopped.
+  virtual void Shutdown() = 0;
+};
+
+std::unique_ptr<ReplicaController> NewReplicaController(ReplicaHost& host, Upstream& upstream, ReplicaOptions options);
+
+}  // namespace towline
+
+#endif  // TOWLINE_REPLICA_REPLICA_CONTROLLER_H_

@@ -1,0 +1,190 @@
+// Slots: durable, named claims on the log.
+//
+// Format: docs/formats/slots_v1.md, inside a TwoCopyFile (`slots.a`, `slots.b`).
+//
+// What is saved when: create, drop, new generation, invalidation and the first retained LSN are saved before the call
+// returns; progress from acks is saved by SaveIfDirty, which a timer calls at most once per persist interval. Pruning
+// uses saved values only: Floor() answers from the image on disk. If both copies are damaged the table is `unknown`:
+// Floor() is 0 (nothing may be removed) until AcceptLoss.
+
+#ifndef TOWLINE_SLOTS_SLOT_TABLE_H_
+#define TOWLINE_SLOTS_SLOT_TABLE_H_
+
+#include <cstdint>
+#include <functional>
+#include <map>
+#include <memory>
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "absl/status/status.h"
+#include "absl/status/statusor.h"
+#include "common/clock.h"
+#include "common/file_system.h"
+#include "common/logger.h"
+#include "common/mutex.h"
+#include "common/rng.h"
+#include "common/two_copy_file.h"
+#include "common/types.h"
+
+namespace towline::slots {
+
+inline constexpr uint64_t kSlotsMagic = 0x31544f4c53574f54ull;  // docs/formats/slots_v1.md
+inline constexpr uint32_t kSlotsVersion = 1;
+inline constexpr size_t kSlotsCapacity = 256 << 10;
+
+enum class SlotKind : uint8_t { kReplica = 1, kConsumer = 2 };
+// kActive is never saved: after a restart it is kInactive.
+enum class SlotState : uint8_t { kActive = 1, kInactive = 2, kBootstrapping = 3, kRewinding = 4, kInvalidated = 5 };
+
+// Causes are fixed names: wal_removed, retained_bytes, idle_timeout, disk_pressure, diverged, dropped.
+struct Invalidation {
+  std::string cause;
+  Lsn at_lsn = 0;          // durable LSN at that moment
+  uint64_t at_time_ms = 0; // Unix
+  Lsn needed_lsn = 0;      // first LSN that the slot needed
+  Lsn oldest_lsn = 0;      // first retained LSN
+
+  friend bool operator==(const Invalidation&, const Invalidation&) = default;
+};
+
+struct Slot {
+  std::string name;
+  SlotKind kind = SlotKind::kReplica;
+  SlotState state = SlotState::kInactive;
+  uint64_t generation = 0;        // of the slot; random, never 0
+  uint64_t data_generation = 0;   // generation of this node's log that the LSNs speak of
+  Lsn confirmed_lsn = 0;          // saved and live values differ until the next save
+  Lsn received_lsn = 0;           // of the connection; never saved
+  Lsn flushed_lsn = 0;
+  Lsn applied_lsn = 0;            // of the connection; never saved
+  uint64_t owner_incarnation = 0; // of the replica that last used it; 0 = none yet
+  std::string bootstrap_reason;   // of the running full resync; empty otherwise
+  std::optional<Invalidation> invalidation;  // present iff state is kInvalidated
+  uint64_t created_time_ms = 0;
+  uint64_t last_active_time_ms = 0;
+  std::string origin;             // node id of the primary that a copy came from; empty = served here
+
+  friend bool operator==(const Slot&, const Slot&) = default;
+};
+
+struct SlotLimits {
+  uint64_t max_retained_bytes = 16ull << 30;
+  int64_t consumer_idle_micros = 24ll * 3600 * 1'000'000;  // 0 = off
+  int64_t replica_idle_micros = 0;                         // 0 = off
+};
+
+// Who holds a session. The same process may supersede its own older session.
+struct SessionOwner {
+  uint64_t process_instance = 0;
+  uint64_t incarnation = 0;
+};
+
+struct Session {
+  uint64_t id = 0;  // random, never 0
+  std::string slot;
+  uint64_t generation = 0;
+};
+
+// Progress as the owner reports it.
+struct Ack {
+  uint64_t session_id = 0;
+  uint64_t generation = 0;
+  Lsn received_lsn = 0;
+  Lsn flushed_lsn = 0;
+  Lsn applied_lsn = 0;
+};
+
+// The log as limits see it.
+struct LogView {
+  Lsn first_lsn = 0;
+  Lsn durable_lsn = 0;
+  std::function<uint64_t(Lsn)> bytes_behind;  // bytes of log behind an LSN
+};
+
+// Threads: all methods from any thread.
+class SlotTable {
+ public:
+  // Reads the table in `directory`. A damaged pair of copies is no error: see unknown().
+  static absl::StatusOr<std::unique_ptr<SlotTable>> Open(FileSystem& fs, const std::string& directory, Clock& clock,
+                                                         Rng& rng, Logger& logger, SlotLimits limits);
+
+  // True if both copies were damaged: nothing may be pruned until AcceptLoss.
+  bool unknown() const;
+  absl::Status AcceptLoss();
+
+  std::vector<Slot> List() const;                     // ordered by name
+  std::optional<Slot> Get(const std::string& name) const;
+
+  // Creates a slot; saved before return. ALREADY_EXISTS, reason slot_exists.
+  absl::StatusOr<Slot> Create(const std::string& name, SlotKind kind, uint64_t data_generation, Lsn confirmed_lsn);
+
+  // Drops a slot; saved before return. NOT_FOUND, reason slot_not_found; FAILED_PRECONDITION, reason slot_in_use,
+  // unless `force`.
+  absl::StatusOr<Slot> Drop(const std::string& name, bool force);
+
+  // Starts a session. FAILED_PRECONDITION, reason slot_in_use, while another process holds one. `superseded` gets the
+  // id of the session that the same process held, or 0. State becomes kActive (kBootstrapping stays).
+  absl::StatusOr<Session> BeginSession(const std::string& name, const SessionOwner& owner, uint64_t* superseded);
+  void EndSession(uint64_t session_id);  // unknown ids are ignored
+
+  // Starts a new generation at `confirmed_lsn` in `state`; saved before return. The present session, if any, goes on
+  // under the new generation only if `keep_session`.
+  absl::StatusOr<Slot> NewGeneration(const std::string& name, uint64_t data_generation, Lsn confirmed_lsn,
+                                     SlotState state, const std::string& bootstrap_reason, bool keep_session);
+
+  // Raises confirmed_lsn of the present generation and saves it; used to move a bootstrap pin from P to X.
+  absl::Status RaiseConfirmed(const std::string& name, uint64_t generation, Lsn confirmed_lsn);
+
+  // Takes an ack. Refused (FAILED_PRECONDITION, reason stale_session | stale_generation; OUT_OF_RANGE, reason
+  // ack_ahead if anything is above `sent_lsn`; INVALID_ARGUMENT, reason ack_order unless received >= flushed,
+  // applied): nothing changes. Lower values than before are ignored. confirmed_lsn follows flushed_lsn. Never saves.
+  absl::Status Advance(const Ack& ack, Lsn sent_lsn);
+
+  // The owner is streaming: kBootstrapping, kRewinding or kInvalidated become kActive, saved before return.
+  absl::Status Revive(const std::string& name);
+
+  // Lowest saved confirmed_lsn + 1 of the slots that hold the log: the first LSN that must stay. UINT64_MAX = no slot
+  // holds anything; 0 = unknown, remove nothing. Slots of other data generations are ignored.
+  Lsn Floor(uint64_t data_generation) const;
+
+  // First retained LSN, saved before the log below it is removed. 0 = never set for this data generation.
+  Lsn first_retained(uint64_t data_generation) const;
+  absl::Status SaveFirstRetained(uint64_t data_generation, Lsn lsn);
+
+  // Invalidates slots that are over a limit, saved before return. Returns those it invalidated.
+  absl::StatusOr<std::vector<Slot>> EnforceLimits(const LogView& log, uint64_t data_generation);
+
+  // Saves progress if there is any. At most one write to the disk.
+  absl::Status SaveIfDirty();
+
+  // After a switch of this node's live generation: slots keep their names; LSNs above `end_lsn` are clamped in new
+  // slot generations; saved.
+  absl::Status SwitchDataGeneration(uint64_t data_generation, Lsn end_lsn);
+
+  uint64_t saves_total() const;
+  const SlotLimits& limits() const { return limits_; }
+
+ private:
+  struct Live;  // a slot with its session and dirty state
+  SlotTable(FileSystem& fs, const std::string& directory, Clock& clock, Rng& rng, Logger& logger, SlotLimits limits);
+  absl::Status SaveLocked() TOWLINE_REQUIRES(mutex_);
+
+  Clock& clock_;
+  Rng& rng_;
+  Logger& logger_;
+  const SlotLimits limits_;
+
+  mutable Mutex mutex_;
+  TwoCopyFile file_ TOWLINE_GUARDED_BY(mutex_);
+  std::map<std::string, std::unique_ptr<Live>> slots_ TOWLINE_GUARDED_BY(mutex_);
+  std::map<uint64_t, Lsn> first_retained_ TOWLINE_GUARDED_BY(mutex_);  // data generation -> LSN
+  bool dirty_ TOWLINE_GUARDED_BY(mutex_) = false;
+  bool unknown_ TOWLINE_GUARDED_BY(mutex_) = false;
+  uint64_t saves_total_ TOWLINE_GUARDED_BY(mutex_) = 0;
+};
+
+}  // namespace towline::slots
+
+#endif  // TOWLINE_SLOTS_SLOT_TABLE_H_
