@@ -85,6 +85,8 @@ struct LogEnd {
   Term term = 0;
   uint64_t chain = 0;
   int64_t commit_time_us = 0;
+
+  friend bool operator==(const LogEnd&, const LogEnd&) = default;
 };
 
 // Consecutive frames as they stand in a segment; one buffer serves the write, the apply and all tailing streams.
@@ -129,6 +131,9 @@ class GroupBuilder {
   std::shared_ptr<FrameGroup> Finish();
 
  private:
+  // Makes the bytes from `offset` on the group's next frame.
+  void AppendRef(size_t offset, const ShippedHeader& header);
+
   std::shared_ptr<FrameGroup> group_;
 };
 

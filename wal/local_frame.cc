@@ -1,0 +1,52 @@
+#include "wal/local_frame.h"
+
+#include "common/bytes.h"
+#include "common/checksum.h"
+
+namespace towline::wal {
+namespace {
+
+constexpr size_t kMagicOffset = 0;
+constexpr size_t kHeaderCrcOffset = 4;
+constexpr size_t kStampOffset = 8;
+
+uint32_t HeaderCrc(const char* frame, uint64_t salt) {
+  char covered[kFrameHeaderSize];  // bytes 8..55, then the salt
+  std::memcpy(covered, frame + kStampOffset, kFrameHeaderSize - kStampOffset);
+  StoreLe(covered + kFrameHeaderSize - kStampOffset, salt);
+  return Crc32c(absl::string_view(covered, sizeof covered));
+}
+
+}  // namespace
+
+void FillLocalPart(uint64_t stamp, uint64_t salt, char* frame) {
+  StoreLe(frame + kMagicOffset, kFrameMagic);
+  StoreLe(frame + kStampOffset, stamp);
+  StoreLe(frame + kHeaderCrcOffset, HeaderCrc(frame, salt));
+}
+
+FrameCheck CheckFrame(absl::string_view bytes, uint64_t salt, LocalFrame* out) {
+  if (bytes.size() < kFrameHeaderSize) return FrameCheck::kNoFrame;
+  const char* at = bytes.data();
+  if (LoadLe<uint32_t>(at + kMagicOffset) != kFrameMagic) return FrameCheck::kNoFrame;
+  if (LoadLe<uint32_t>(at + kHeaderCrcOffset) != HeaderCrc(at, salt)) return FrameCheck::kNoFrame;
+  if (!DecodeShippedHeader(at + kLocalPartSize, &out->frame.header).ok()) return FrameCheck::kNoFrame;
+  out->stamp = LoadLe<uint64_t>(at + kStampOffset);
+  const size_t payload_size = out->frame.header.payload_size;
+  out->size = FrameSize(payload_size);
+  if (bytes.size() < out->size) return FrameCheck::kCut;
+  out->frame.shipped = bytes.substr(kLocalPartSize, kShippedHeaderSize + payload_size);
+  out->frame.payload = out->frame.shipped.substr(kShippedHeaderSize);
+  if (Crc32c(out->frame.payload) != out->frame.header.payload_crc) return FrameCheck::kBadPayload;
+  for (size_t i = kFrameHeaderSize + payload_size; i < out->size; ++i) {
+    if (bytes[i] != '\0') return FrameCheck::kBadPayload;
+  }
+  return FrameCheck::kValid;
+}
+
+bool Continues(const ShippedHeader& header, const LogEnd& end) {
+  return header.lsn == end.lsn + 1 && header.prev_chain == end.chain && header.term >= end.term &&
+         header.commit_time_us >= end.commit_time_us;
+}
+
+}  // namespace towline::wal
