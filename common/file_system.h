@@ -78,6 +78,9 @@ class FileSystem {
   // A second name for a file. Not durable until the parent is synced.
   virtual absl::Status Link(const std::string& from, const std::string& to) = 0;
 
+  // Number of names that a file has.
+  virtual absl::StatusOr<uint64_t> LinkCount(const std::string& path) = 0;
+
   virtual absl::StatusOr<SpaceInfo> Space(const std::string& path) = 0;
 };
 

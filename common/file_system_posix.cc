@@ -156,6 +156,12 @@ class MachineFileSystem : public FileSystem {
     return FileError(errno, "link", from + " to " + to);
   }
 
+  absl::StatusOr<uint64_t> LinkCount(const std::string& path) override {
+    struct stat info;
+    if (::stat(path.c_str(), &info) != 0) return FileError(errno, "stat", path);
+    return uint64_t{info.st_nlink};
+  }
+
   absl::StatusOr<SpaceInfo> Space(const std::string& path) override {
     struct statvfs info;
     if (Uninterrupted([&] { return ::statvfs(path.c_str(), &info); }) != 0) return FileError(errno, "statvfs", path);
