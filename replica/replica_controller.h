@@ -13,6 +13,7 @@
 #include <string>
 
 #include "absl/status/status.h"
+
 #include "common/control.h"
 #include "replica/generation.h"
 #include "replica/upstream.h"
@@ -31,15 +32,16 @@ struct BootstrapProgress {
 struct ReplicaStatusView {
   // streaming, catching_up, bootstrapping, stalled, disconnected, halted.
   std::string state = "disconnected";
-  std::string upstream_state = "connecting";  // connecting, streaming, bootstrapping, refused, retry_after, disconnected
-  std::string message;                        // last decision or error, for people
-  std::string halt_reason;                    // stable reason while halted; empty otherwise
-  Lsn upstream_durable_lsn = 0;               // from the newest heartbeat
+  std::string upstream_state =
+      "connecting";              // connecting, streaming, bootstrapping, refused, retry_after, disconnected
+  std::string message;           // last decision or error, for people
+  std::string halt_reason;       // stable reason while halted; empty otherwise
+  Lsn upstream_durable_lsn = 0;  // from the newest heartbeat
   Lsn upstream_committed_lsn = 0;
   uint64_t heartbeat_sequence = 0;
-  std::string primary_address;                // as the upstream told; empty = not known
+  std::string primary_address;  // as the upstream told; empty = not known
   std::optional<BootstrapProgress> bootstrap;
-  uint64_t partial_resyncs = 0;               // as this node saw them, by decision
+  uint64_t partial_resyncs = 0;  // as this node saw them, by decision
   uint64_t full_resyncs = 0;
 };
 
@@ -70,12 +72,12 @@ struct ReplicaOptions {
   std::string advertised_address;
   uint64_t process_instance = 0;
   uint64_t credit_bytes = 8ull << 20;
-  size_t group_bytes_max = 1 << 20;                 // most bytes in one append
-  uint64_t apply_queue_max_bytes = 64ull << 20;     // stop reading while the applier is this far behind
+  size_t group_bytes_max = 1 << 20;              // most bytes in one append
+  uint64_t apply_queue_max_bytes = 64ull << 20;  // stop reading while the applier is this far behind
   int64_t reconnect_min_micros = 50'000;
   int64_t reconnect_max_micros = 5'000'000;
   int64_t halted_retry_max_micros = 30'000'000;
-  int64_t upstream_timeout_micros = 15'000'000;     // no message for so long: reconnect
+  int64_t upstream_timeout_micros = 15'000'000;  // no message for so long: reconnect
   int64_t stall_timeout_micros = 10'000'000;
 };
 
