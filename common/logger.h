@@ -3,6 +3,7 @@
 #ifndef TOWLINE_COMMON_LOGGER_H_
 #define TOWLINE_COMMON_LOGGER_H_
 
+#include <concepts>
 #include <initializer_list>
 #include <string>
 #include <utility>
@@ -17,7 +18,9 @@ enum class LogLevel { kDebug, kInfo, kWarning, kError };
 // One key and its value. Values are numbers or text; the sink quotes what needs quoting.
 struct LogField {
   LogField(absl::string_view k, const absl::AlphaNum& v) : key(k), value(v.Piece()) {}
-  LogField(absl::string_view k, bool v) : key(k), value(v ? "true" : "false") {}
+  // A template, so that numbers and literals do not become bool on the way.
+  template <std::same_as<bool> B>
+  LogField(absl::string_view k, B v) : key(k), value(v ? "true" : "false") {}
 
   std::string key;    // lower_snake_case
   std::string value;
