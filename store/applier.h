@@ -40,7 +40,8 @@ struct ApplierOptions {
 // Threads: all methods from any thread. `store` must outlive it.
 class Applier {
  public:
-  // `on_fatal` is called once, from the loop, if the store fails; nothing is applied afterwards.
+  // `on_fatal` is called once, from the loop, if the store fails; nothing is applied afterwards, and what is queued is
+  // dropped. A full disk is no failure: applying goes on when there is space again.
   Applier(StateStore& store, Executor& executor, Clock& clock, Logger& logger, ApplierOptions options,
           std::function<void(absl::Status)> on_fatal);
   ~Applier();
@@ -49,7 +50,7 @@ class Applier {
   void Enqueue(ApplyBatch batch) TOWLINE_EXCLUDES(mutex_);
 
   // Calls `fn` from the loop after each store batch, with the last applied LSN. Set before the first Enqueue.
-  void SetAppliedListener(std::function<void(Lsn)> fn);
+  void SetAppliedListener(std::function<void(Lsn)> fn) TOWLINE_EXCLUDES(mutex_);
 
   Lsn applied_lsn() const { return applied_lsn_.load(std::memory_order_acquire); }
   uint64_t queued_bytes() const { return queued_bytes_.load(std::memory_order_relaxed); }
@@ -62,31 +63,42 @@ class Applier {
   absl::StatusOr<std::shared_ptr<const StateSnapshot>> SnapshotAt(Lsn lsn, int64_t timeout_micros)
       TOWLINE_EXCLUDES(mutex_);
 
-  // Applies what is queued, then ends the loop. Idempotent.
-  void Stop();
+  // Ends the loop and applies what is still queued, in the calling thread. Idempotent.
+  void Stop() TOWLINE_EXCLUDES(mutex_);
 
  private:
-  StepResult Step();
-  void MaybeFlush();
+  struct SnapshotWaiter;
+
+  StepResult Step() TOWLINE_EXCLUDES(mutex_);
+  StepResult MaybeFlush() TOWLINE_EXCLUDES(mutex_);
+  StepResult Retry(const absl::Status& status);
+  void Fail(const absl::Status& status) TOWLINE_EXCLUDES(mutex_);
+  void ServeSnapshots() TOWLINE_EXCLUDES(mutex_);
+  void CollectLocked(std::vector<ApplyRecord>* records) TOWLINE_REQUIRES(mutex_);
+  void RemoveLocked(size_t count, std::vector<ApplyBatch>* done) TOWLINE_REQUIRES(mutex_);
 
   StateStore& store_;
   Clock& clock_;
   Logger& logger_;
   const ApplierOptions options_;
   const std::function<void(absl::Status)> on_fatal_;
-  std::function<void(Lsn)> applied_listener_;
 
   std::atomic<Lsn> applied_lsn_;
   std::atomic<uint64_t> queued_bytes_{0};
 
   Mutex mutex_;
   CondVar applied_cv_;
+  std::function<void(Lsn)> applied_listener_ TOWLINE_GUARDED_BY(mutex_);
   std::deque<ApplyBatch> queue_ TOWLINE_GUARDED_BY(mutex_);
-  std::multimap<Lsn, std::shared_ptr<void>> snapshot_waiters_ TOWLINE_GUARDED_BY(mutex_);
+  size_t front_applied_ TOWLINE_GUARDED_BY(mutex_) = 0;  // records of queue_.front() that are applied already
+  std::multimap<Lsn, std::shared_ptr<SnapshotWaiter>> snapshot_waiters_ TOWLINE_GUARDED_BY(mutex_);
   bool stopped_ TOWLINE_GUARDED_BY(mutex_) = false;
   bool failed_ TOWLINE_GUARDED_BY(mutex_) = false;
 
   // Loop only.
+  std::vector<ApplyRecord> records_;  // of the batch in the making
+  bool unflushed_ = false;            // something was applied since the last flush
+  bool retrying_ = false;             // the disk is full
   uint64_t bytes_since_flush_ = 0;
   int64_t last_flush_micros_ = 0;
 

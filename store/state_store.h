@@ -118,9 +118,11 @@ class StateStore {
  public:
   // Reads the position from `store`. A store that was never written is at position {} (LSN 0).
   static absl::StatusOr<std::unique_ptr<StateStore>> Open(std::unique_ptr<Store> store);
+  ~StateStore();
 
-  // Applies consecutive records in one batch. Requires records[0].position.lsn == applied().lsn + 1. Malformed
-  // payload: DATA_LOSS, nothing applied.
+  // Applies up to 65536 consecutive records in one batch. After an error nothing was applied. Errors besides the
+  // engine's: FAILED_PRECONDITION, reason apply_gap, unless records[0].position.lsn == applied().lsn + 1; DATA_LOSS,
+  // reason record_malformed.
   absl::Status Apply(absl::Span<const ApplyRecord> records);
 
   // Last applied position. Requires nothing.
@@ -137,8 +139,8 @@ class StateStore {
 
   absl::StatusOr<RequestLookup> LookupRequest(absl::string_view client_id, uint64_t sequence);
 
-  // Up to `limit` entries with expire_at_ms <= now_ms, oldest expiry first. Stale index entries are skipped (and
-  // forgotten by a later Apply that evicts them). `modified_lsn` tells which version of the key it is.
+  // Up to `limit` entries with expire_at_ms <= now_ms, oldest expiry first. Stale index entries are skipped, and
+  // forgotten by a later Apply. `modified_lsn` tells which version of the key it is.
   struct DueExpiry {
     std::string key;
     uint64_t expire_at_ms = 0;
@@ -149,9 +151,11 @@ class StateStore {
   Store& store() { return *store_; }
 
  private:
+  struct Impl;
   explicit StateStore(std::unique_ptr<Store> store);
 
   const std::unique_ptr<Store> store_;
+  const std::unique_ptr<Impl> impl_;
   mutable Mutex mutex_;
   Position applied_ TOWLINE_GUARDED_BY(mutex_);
 };

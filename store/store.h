@@ -97,6 +97,9 @@ class StoreBulkLoader {
   // Keys must rise strictly over the loader's life. INVALID_ARGUMENT otherwise.
   virtual absl::Status Add(absl::string_view key, absl::string_view value) = 0;
 
+  // For the few keys that come in another order. They must not lie between keys given to Add.
+  virtual absl::Status AddUnordered(absl::string_view key, absl::string_view value) = 0;
+
   // Bytes given to Add that are not yet durable in the target directory.
   virtual uint64_t pending_bytes() const = 0;
 
