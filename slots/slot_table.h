@@ -2,10 +2,11 @@
 //
 // Format: docs/formats/slots_v1.md, inside a TwoCopyFile (`slots.a`, `slots.b`).
 //
-// What is saved when: create, drop, new generation, invalidation and the first retained LSN are saved before the call
-// returns; progress from acks is saved by SaveIfDirty, which a timer calls at most once per persist interval. Pruning
-// uses saved values only: Floor() answers from the image on disk. If both copies are damaged the table is `unknown`:
-// Floor() is 0 (nothing may be removed) until AcceptLoss.
+// What is saved when: create, drop, new generation, invalidation and the first retained LSN are saved, to both copies,
+// before the call returns; progress from acks is saved by SaveIfDirty, which a timer calls at most once per persist
+// interval. Pruning uses saved values only: Floor() answers from the image on disk. If both copies are damaged the
+// table is `unknown`: Floor() is 0 (nothing may be removed) until AcceptLoss. An error of a save is returned and the
+// table keeps what it had before; what is on disk is then the one or the other.
 
 #ifndef TOWLINE_SLOTS_SLOT_TABLE_H_
 #define TOWLINE_SLOTS_SLOT_TABLE_H_
@@ -103,12 +104,16 @@ struct LogView {
   std::function<uint64_t(Lsn)> bytes_behind;  // bytes of log behind an LSN
 };
 
-// Threads: all methods from any thread.
+struct SlotImage;
+
+// Threads: all methods from any thread. Reads, Advance and EndSession never wait for the disk.
 class SlotTable {
  public:
-  // Reads the table in `directory`. A damaged pair of copies is no error: see unknown().
+  // Reads the table in `directory` and makes what it read durable. A damaged pair of copies is no error: see unknown().
+  // FAILED_PRECONDITION, reason slots_version: written by another version.
   static absl::StatusOr<std::unique_ptr<SlotTable>> Open(FileSystem& fs, const std::string& directory, Clock& clock,
                                                          Rng& rng, Logger& logger, SlotLimits limits);
+  ~SlotTable();
 
   // True if both copies were damaged: nothing may be pruned until AcceptLoss.
   bool unknown() const;
@@ -117,7 +122,8 @@ class SlotTable {
   std::vector<Slot> List() const;                     // ordered by name
   std::optional<Slot> Get(const std::string& name) const;
 
-  // Creates a slot; saved before return. ALREADY_EXISTS, reason slot_exists.
+  // Creates a slot; saved before return. ALREADY_EXISTS, reason slot_exists; INVALID_ARGUMENT, reason invalid_name;
+  // RESOURCE_EXHAUSTED, reason slot_limit: the table is full.
   absl::StatusOr<Slot> Create(const std::string& name, SlotKind kind, uint64_t data_generation, Lsn confirmed_lsn);
 
   // Drops a slot; saved before return. NOT_FOUND, reason slot_not_found; FAILED_PRECONDITION, reason slot_in_use,
@@ -128,6 +134,7 @@ class SlotTable {
   // id of the session that the same process held, or 0. State becomes kActive (kBootstrapping stays).
   absl::StatusOr<Session> BeginSession(const std::string& name, const SessionOwner& owner, uint64_t* superseded);
   void EndSession(uint64_t session_id);  // unknown ids are ignored
+  bool HasSession(uint64_t session_id) const;  // false once it was ended, superseded, or its slot dropped
 
   // Starts a new generation at `confirmed_lsn` in `state`; saved before return. The present session, if any, goes on
   // under the new generation only if `keep_session`.
@@ -163,22 +170,40 @@ class SlotTable {
   // slot generations; saved.
   absl::Status SwitchDataGeneration(uint64_t data_generation, Lsn end_lsn);
 
+  // Starts the idle time of every slot again, as a promotion does.
+  void RestartIdleTimes();
+
   uint64_t saves_total() const;
   const SlotLimits& limits() const { return limits_; }
 
  private:
-  struct Live;  // a slot with its session and dirty state
+  struct Live;  // a slot with its session and what is saved of it
   SlotTable(FileSystem& fs, const std::string& directory, Clock& clock, Rng& rng, Logger& logger, SlotLimits limits);
-  absl::Status SaveLocked() TOWLINE_REQUIRES(mutex_);
+
+  absl::Status Load() TOWLINE_EXCLUDES(mutex_, save_mutex_);
+  SlotImage ImageLocked() const TOWLINE_REQUIRES(mutex_);
+  absl::Status Commit(const std::function<void(SlotImage&)>& change) TOWLINE_REQUIRES(save_mutex_)
+      TOWLINE_EXCLUDES(mutex_);
+  absl::Status CommitSlot(const std::string& name, const std::function<void(Slot&)>& change)
+      TOWLINE_REQUIRES(save_mutex_) TOWLINE_EXCLUDES(mutex_);
+  void InstallLocked(const SlotImage& image) TOWLINE_REQUIRES(mutex_);
+  void EndSessionLocked(Live& live) TOWLINE_REQUIRES(mutex_);
+  Live* FindLocked(const std::string& name) const TOWLINE_REQUIRES(mutex_);
+  std::string OverLimit(const Slot& slot, int64_t idle_micros, bool in_use, const LogView& log) const;
+  uint64_t NowMs() const;
 
   Clock& clock_;
   Rng& rng_;
   Logger& logger_;
   const SlotLimits limits_;
 
+  // One saver at a time; locked before mutex_, and held over the write, during which mutex_ is free.
+  Mutex save_mutex_;
+  TwoCopyFile file_ TOWLINE_GUARDED_BY(save_mutex_);
+
   mutable Mutex mutex_;
-  TwoCopyFile file_ TOWLINE_GUARDED_BY(mutex_);
   std::map<std::string, std::unique_ptr<Live>> slots_ TOWLINE_GUARDED_BY(mutex_);
+  std::map<uint64_t, Live*> sessions_ TOWLINE_GUARDED_BY(mutex_);      // session id -> its slot
   std::map<uint64_t, Lsn> first_retained_ TOWLINE_GUARDED_BY(mutex_);  // data generation -> LSN
   bool dirty_ TOWLINE_GUARDED_BY(mutex_) = false;
   bool unknown_ TOWLINE_GUARDED_BY(mutex_) = false;

@@ -1,0 +1,84 @@
+// What the slots hold of the log, and when they stop holding it.
+
+#include <algorithm>
+#include <limits>
+#include <utility>
+
+#include "common/error.h"
+#include "common/failpoint.h"
+#include "slots/slot_format.h"
+#include "slots/slot_live.h"
+#include "slots/slot_table.h"
+
+namespace towline::slots {
+
+Lsn SlotTable::Floor(uint64_t data_generation) const {
+  MutexLock lock(&mutex_);
+  if (unknown_) return 0;
+  const bool live_values = Failpoint("slots_floor_from_live");
+  Lsn floor = std::numeric_limits<Lsn>::max();
+  for (const auto& [name, live] : slots_) {
+    if (!live->saved_holds || live->saved_data_generation != data_generation) continue;
+    floor = std::min(floor, (live_values ? live->slot.confirmed_lsn : live->saved_confirmed_lsn) + 1);
+  }
+  return floor;
+}
+
+absl::StatusOr<std::vector<Slot>> SlotTable::EnforceLimits(const LogView& log, uint64_t data_generation) {
+  MutexLock save_lock(&save_mutex_);
+  struct Candidate {
+    Slot slot;
+    int64_t idle_micros;
+    bool in_use;
+  };
+  std::vector<Candidate> candidates;  // the log is asked without mutex_
+  {
+    MutexLock lock(&mutex_);
+    const int64_t now = clock_.MonotonicMicros();
+    for (const auto& [name, live] : slots_) {
+      if (!HoldsLog(live->slot) || live->slot.data_generation != data_generation) continue;
+      candidates.push_back({live->slot, now - live->idle_since_micros, live->session_id != 0});
+    }
+  }
+  std::map<std::string, Invalidation> over;
+  for (const auto& [slot, idle_micros, in_use] : candidates) {
+    std::string cause = OverLimit(slot, idle_micros, in_use, log);
+    if (cause.empty()) continue;
+    over[slot.name] = {std::move(cause), log.durable_lsn, NowMs(), slot.confirmed_lsn + 1, log.first_lsn};
+  }
+  std::vector<Slot> invalidated;
+  if (over.empty()) return invalidated;
+  TOWLINE_RETURN_IF_ERROR(Commit([&](SlotImage& image) {
+    for (Slot& slot : image.slots) {
+      const auto found = over.find(slot.name);
+      if (found == over.end()) continue;
+      slot.state = SlotState::kInvalidated;
+      slot.bootstrap_reason.clear();
+      slot.invalidation = found->second;
+      invalidated.push_back(slot);
+    }
+  }));
+  for (const Slot& slot : invalidated) {
+    logger_.Log(LogLevel::kWarning, "slot_invalidated",
+                {{"slot", slot.name},
+                 {"cause", slot.invalidation->cause},
+                 {"needed_lsn", slot.invalidation->needed_lsn},
+                 {"first_lsn", log.first_lsn},
+                 {"durable_lsn", log.durable_lsn},
+                 {"bytes_behind", log.bytes_behind(slot.confirmed_lsn)},
+                 {"max_retained_bytes", limits_.max_retained_bytes}});
+  }
+  return invalidated;
+}
+
+// The cause for which `slot` stops holding the log; empty = none.
+std::string SlotTable::OverLimit(const Slot& slot, int64_t idle_micros, bool in_use, const LogView& log) const {
+  if (slot.confirmed_lsn + 1 < log.first_lsn) return "wal_removed";
+  if (log.bytes_behind(slot.confirmed_lsn) > limits_.max_retained_bytes) return "retained_bytes";
+  const int64_t idle_max = slot.kind == SlotKind::kConsumer ? limits_.consumer_idle_micros : limits_.replica_idle_micros;
+  // The owner of a copy is connected somewhere else.
+  if (idle_max > 0 && !in_use && slot.origin.empty() && idle_micros > idle_max) return "idle_timeout";
+  return "";
+}
+
+}  // namespace towline::slots
