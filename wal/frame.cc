@@ -5,6 +5,7 @@
 #include <utility>
 
 #include "absl/strings/str_cat.h"
+
 #include "common/bytes.h"
 #include "common/check.h"
 #include "common/checksum.h"
@@ -159,8 +160,7 @@ void GroupBuilder::AppendRef(size_t offset, const ShippedHeader& header) {
   TOWLINE_CHECK(bytes.size() <= UINT32_MAX - kFrameAlignment);
   group_->frames.push_back({static_cast<uint32_t>(offset), static_cast<uint32_t>(shipped_size)});
   group_->after = {header.lsn, header.term,
-                   Xxh3(absl::string_view(bytes).substr(offset + kLocalPartSize, shipped_size)),
-                   header.commit_time_us};
+                   Xxh3(absl::string_view(bytes).substr(offset + kLocalPartSize, shipped_size)), header.commit_time_us};
   Pad(&bytes);
 }
 

@@ -33,6 +33,7 @@
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
 #include "absl/strings/string_view.h"
+
 #include "common/types.h"
 
 namespace towline::wal {
@@ -69,7 +70,7 @@ struct ShippedFrame {
   ShippedHeader header;
   absl::string_view shipped;  // header and payload
   absl::string_view payload;
-  uint64_t chain() const;     // computed: XXH3-64 of `shipped`
+  uint64_t chain() const;  // computed: XXH3-64 of `shipped`
 };
 
 // Decodes the shipped part at the start of `bytes` (more may follow). Checks length, reserved bits, type (unknown types

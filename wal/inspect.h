@@ -11,6 +11,7 @@
 
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
+
 #include "common/file_system.h"
 #include "wal/frame.h"
 
@@ -19,15 +20,15 @@ namespace towline::wal {
 struct SegmentInfo {
   std::string file;
   ClusterId cluster_id;
-  uint64_t generation = 0;   // that created it
+  uint64_t generation = 0;  // that created it
   Lsn first_lsn = 0;
-  Lsn last_lsn = 0;          // first_lsn - 1 if it holds no record
+  Lsn last_lsn = 0;  // first_lsn - 1 if it holds no record
   uint64_t records = 0;
   uint64_t file_bytes = 0;
-  uint64_t used_bytes = 0;   // up to the end of the last frame
-  bool sealed = false;       // has a footer and a successor
+  uint64_t used_bytes = 0;  // up to the end of the last frame
+  bool sealed = false;      // has a footer and a successor
   bool index_present = false;
-  int64_t first_time_us = 0; // 0 if it holds no record
+  int64_t first_time_us = 0;  // 0 if it holds no record
   int64_t last_time_us = 0;
 };
 

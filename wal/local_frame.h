@@ -9,6 +9,7 @@
 
 #include "absl/status/status.h"
 #include "absl/strings/string_view.h"
+
 #include "wal/frame.h"
 
 namespace towline::wal {
@@ -31,7 +32,7 @@ enum class FrameCheck {
 struct LocalFrame {
   ShippedFrame frame;  // payload and shipped are set unless kNoFrame or kCut
   uint64_t stamp = 0;
-  uint64_t size = 0;   // in the segment, padding included
+  uint64_t size = 0;  // in the segment, padding included
 
   // End of the log behind this frame.
   LogEnd end() const { return {frame.header.lsn, frame.header.term, frame.chain(), frame.header.commit_time_us}; }

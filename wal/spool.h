@@ -20,6 +20,7 @@
 
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
+
 #include "common/clock.h"
 #include "common/executor.h"
 #include "common/file_system.h"
@@ -35,7 +36,7 @@ struct SpoolOptions {
   int spare_segments = 2;                   // zero-filled ahead, or recycled
   uint64_t tail_cache_bytes = 16ull << 20;  // newest groups kept in memory for tailing cursors
   uint64_t index_interval_bytes = 64 << 10;
-  uint64_t index_cache_bytes = 16ull << 20; // indexes of sealed segments kept in memory
+  uint64_t index_cache_bytes = 16ull << 20;  // indexes of sealed segments kept in memory
 };
 
 // A position that proves a record was durable once.
@@ -48,29 +49,29 @@ struct Watermark {
 struct RecoveryInputs {
   ClusterId cluster_id;
   uint64_t generation = 1;
-  Position base;               // the spool's first record ever is base.lsn + 1
-  Lsn first_retained = 0;      // persisted; segments wholly below it are removed unread. 0 = base.lsn + 1
+  Position base;           // the spool's first record ever is base.lsn + 1
+  Lsn first_retained = 0;  // persisted; segments wholly below it are removed unread. 0 = base.lsn + 1
   std::vector<Watermark> watermarks;
 };
 
 // What recovery found and did, for the log and for the caller.
 struct RecoveryReport {
-  std::string row;             // name of the matching row of the recovery table
+  std::string row;  // name of the matching row of the recovery table
   LogEnd end;
-  Lsn watermark = 0;           // highest of all sources
+  Lsn watermark = 0;  // highest of all sources
   std::string watermark_source;
-  uint64_t rewritten_records = 0;       // valid above the watermark: written and synced again
+  uint64_t rewritten_records = 0;  // valid above the watermark: written and synced again
   uint64_t quarantined_bytes = 0;
-  std::string quarantine_file;          // empty = none
+  std::string quarantine_file;  // empty = none
   uint64_t segments = 0;
   // TERM_START frames in the scanned newest segment: (LSN, payload).
   std::vector<std::pair<Lsn, std::string>> term_starts;
 };
 
 struct SpoolStats {
-  Lsn first_lsn = 0;          // first retained; base.lsn + 1 if empty
+  Lsn first_lsn = 0;  // first retained; base.lsn + 1 if empty
   Lsn durable_lsn = 0;
-  uint64_t retained_bytes = 0;   // bytes of segments that hold or held records, spares apart
+  uint64_t retained_bytes = 0;  // bytes of segments that hold or held records, spares apart
   uint64_t segments = 0;
   uint64_t appended_records = 0;  // since open
   uint64_t appended_bytes = 0;    // since open, frames
@@ -85,8 +86,8 @@ struct SpoolStats {
 // Consecutive shipped parts.
 struct ShippedBatch {
   LogEnd before;
-  LogEnd after;        // after.lsn == before.lsn: nothing is there yet
-  std::string bytes;   // shipped parts, one behind the other
+  LogEnd after;       // after.lsn == before.lsn: nothing is there yet
+  std::string bytes;  // shipped parts, one behind the other
 
   bool empty() const { return after.lsn == before.lsn; }
 };
