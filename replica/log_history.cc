@@ -17,9 +17,12 @@ bool Parse(absl::string_view payload, v1::Change* change) {
   return change->ParseFromArray(payload.data(), static_cast<int>(payload.size()));
 }
 
+constexpr size_t kAddressSizeMax = 1024;  // as in docs/formats/control_v1.md
+
 bool AreValidMembers(const std::vector<MemberInfo>& members) {
   for (size_t i = 0; i < members.size(); ++i) {
     if (!ValidateName("node_id", members[i].node_id).ok() || members[i].incarnation == 0) return false;
+    if (members[i].address.size() > kAddressSizeMax) return false;
     if (i > 0 && members[i - 1].node_id >= members[i].node_id) return false;
   }
   return true;

@@ -28,8 +28,8 @@ struct TermStartRecord {
 // Decodes the payload of the TERM_START record at `lsn`. DATA_LOSS, reason bad_term_start, unless term and id are set.
 absl::StatusOr<TermStartRecord> DecodeTermStart(Lsn lsn, absl::string_view payload);
 
-// Decodes the payload of a Members record. DATA_LOSS, reason bad_members, unless the names are valid, rise strictly and
-// no incarnation is 0.
+// Decodes the payload of a Members record. DATA_LOSS, reason bad_members, unless control could hold it: the names are
+// valid and rise strictly, no incarnation is 0, no address is longer than 1024 bytes.
 absl::StatusOr<MemberList> DecodeMembers(absl::string_view payload);
 
 // Adds an entry that was found in the log. Unless it is there already, it replaces what `history` says from its LSN or

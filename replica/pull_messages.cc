@@ -1,0 +1,82 @@
+#include "replica/pull_messages.h"
+
+#include <limits>
+
+#include "absl/strings/str_cat.h"
+
+#include "common/error.h"
+#include "common/history.h"
+
+namespace towline {
+namespace {
+
+constexpr uint32_t kProtocolVersion = 1;
+
+absl::Status Malformed(absl::string_view what) {
+  return MakeError(absl::StatusCode::kInvalidArgument, "malformed", what);
+}
+
+bool IsTerm(uint64_t term) { return term != 0 && term <= std::numeric_limits<Term>::max(); }
+
+}  // namespace
+
+absl::StatusOr<History> HistoryFromProto(const google::protobuf::RepeatedPtrField<v1::HistoryEntry>& entries) {
+  History history;
+  for (const v1::HistoryEntry& entry : entries) {
+    if (!IsTerm(entry.term())) return Malformed(absl::StrCat("the upstream's history holds term ", entry.term()));
+    history.push_back({static_cast<Term>(entry.term()), entry.start_lsn(), entry.term_id()});
+  }
+  if (!IsValidHistory(history)) {
+    return Malformed(absl::StrCat("the upstream's history ", FormatHistory(history), " does not rise"));
+  }
+  return history;
+}
+
+absl::StatusOr<Position> PositionFromProto(const v1::Position& position) {
+  if (position.lsn() == 0 && position.term() == 0 && position.term_id() == 0 && position.chain() == 0) {
+    return Position{};
+  }
+  if (position.lsn() == 0 || !IsTerm(position.term()) || position.term_id() == 0) {
+    return Malformed(absl::StrCat("the upstream's position at LSN ", position.lsn(), " has term ", position.term(),
+                                  " and term id ", absl::Hex(position.term_id())));
+  }
+  return Position{static_cast<Term>(position.term()), position.term_id(), position.lsn(), position.chain()};
+}
+
+v1::PullStart MakePullStart(const Control& control, Generation* live, const ReplicaOptions& options) {
+  v1::PullStart start;
+  start.set_protocol_version(kProtocolVersion);
+  start.set_slot(options.node_id);
+  start.set_kind(v1::SLOT_KIND_REPLICA);
+  start.set_format(v1::RECORD_FORMAT_FRAMES);
+  start.set_advertised_address(options.advertised_address);
+  start.set_incarnation(control.incarnation);
+  start.set_process_instance(options.process_instance);
+  start.set_cluster_id(control.cluster_id);
+  start.set_promised_term(control.promised_term);
+  start.set_credit_bytes(options.credit_bytes);
+  if (live == nullptr) return start;
+
+  const wal::LogEnd end = live->spool().end();
+  if (end.lsn == 0) return start;
+  start.set_lsn(end.lsn);
+  start.set_chain(end.chain);
+  start.set_first_retained_lsn(live->spool().stats().first_lsn);
+  for (const HistoryEntry& entry : CutAt(control.history, end.lsn)) {
+    v1::HistoryEntry* added = start.add_history();
+    added->set_term(entry.term);
+    added->set_start_lsn(entry.start_lsn);
+    added->set_term_id(entry.term_id);
+  }
+  if (control.exact_from.lsn != 0) {
+    v1::Position* exact_from = start.mutable_exact_from();
+    exact_from->set_cluster_id(control.cluster_id);
+    exact_from->set_term(control.exact_from.term);
+    exact_from->set_term_id(control.exact_from.term_id);
+    exact_from->set_lsn(control.exact_from.lsn);
+    exact_from->set_chain(control.exact_from.chain);
+  }
+  return start;
+}
+
+}  // namespace towline
