@@ -5,6 +5,7 @@
 #include "absl/strings/str_cat.h"
 
 #include "common/error.h"
+#include "replica/generation_files.h"
 #include "replica/log_history.h"
 
 namespace towline {
@@ -12,16 +13,10 @@ namespace {
 
 constexpr size_t kCatchUpBatchBytes = 1 << 20;
 
-// Creates the directory `name` in `parent`, durably.
-absl::Status MakeDirectory(FileSystem& fs, const std::string& parent, absl::string_view name) {
-  TOWLINE_RETURN_IF_ERROR(fs.CreateDirectory(JoinPath(parent, name)));
-  return fs.SyncDirectory(parent);
-}
-
 absl::Status MakeDirectories(const GenerationEnvironment& env, uint64_t number) {
   const std::string directory = GenerationDirectory(env.data_directory, number);
-  TOWLINE_RETURN_IF_ERROR(MakeDirectory(env.fs, env.data_directory, "gen"));
-  TOWLINE_RETURN_IF_ERROR(MakeDirectory(env.fs, JoinPath(env.data_directory, "gen"), absl::StrCat(number)));
+  TOWLINE_RETURN_IF_ERROR(MakeDirectoryDurably(env.fs, env.data_directory, "gen"));
+  TOWLINE_RETURN_IF_ERROR(MakeDirectoryDurably(env.fs, JoinPath(env.data_directory, "gen"), absl::StrCat(number)));
   TOWLINE_RETURN_IF_ERROR(env.fs.CreateDirectory(WalDirectory(env.data_directory, number)));
   TOWLINE_RETURN_IF_ERROR(env.fs.CreateDirectory(StoreDirectory(env.data_directory, number)));
   return env.fs.SyncDirectory(directory);

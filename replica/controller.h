@@ -1,0 +1,104 @@
+// The replica's loop: which stage is running, what follows it, and when to try again. Internal to replica; see
+// replica_controller.h.
+
+#ifndef TOWLINE_REPLICA_CONTROLLER_H_
+#define TOWLINE_REPLICA_CONTROLLER_H_
+
+#include <atomic>
+#include <cstdint>
+#include <functional>
+#include <memory>
+#include <string>
+
+#include "absl/status/status.h"
+
+#include "common/mutex.h"
+#include "replica/backoff.h"
+#include "replica/bootstrap.h"
+#include "replica/generation_files.h"
+#include "replica/pull_stage.h"
+#include "replica/replica_controller.h"
+#include "replica/stage_result.h"
+#include "replica/upstream.h"
+#include "towline/v1/replication_service.pb.h"
+
+namespace towline {
+
+class Controller : public ReplicaController {
+ public:
+  Controller(ReplicaHost& host, Upstream& upstream, ReplicaOptions options);
+  ~Controller() override;
+
+  StepResult Step() override;
+  ReplicaStatusView Status() const override TOWLINE_EXCLUDES(mutex_);
+  void Shutdown() override TOWLINE_EXCLUDES(mutex_);
+
+ private:
+  enum class Phase { kStart, kConnect, kHandshake, kStream, kBootstrap, kPause, kStopped };
+
+  StepResult RunPhase();
+  StageResult Start();
+  void RemoveLeftovers();
+  StageResult Connect();
+  StepResult Handshake();
+  StepResult Decided(const v1::PullStarted& started);
+  StageResult CheckUpstream(const v1::PullStarted& started) const;
+  StageResult StartStream(const v1::PullStarted& started);
+  StageResult FirstAttach(const v1::PullStarted& started);
+  StageResult StartBootstrap(const v1::PullStarted& started);
+  StageResult Stream();
+  StageResult Load();
+
+  // What follows a stage that is over.
+  StepResult Follow(const StageResult& result);
+  StepResult Reset(const absl::Status& status);
+  StepResult ResetBadFrames(const absl::Status& status);
+  StepResult Halt(const absl::Status& status, std::string upstream_state, int64_t pause_micros_min);
+  StepResult Pause(std::string upstream_state, int64_t micros);
+  StepResult Stop();
+
+  void ClearHalt();
+  void CloseStreams();
+  void SetInterrupt(std::function<void()> interrupt) TOWLINE_EXCLUDES(mutex_);
+  void Say(absl::string_view message) TOWLINE_EXCLUDES(mutex_);
+  void Publish() TOWLINE_EXCLUDES(mutex_);
+  std::string StateName() const;
+  std::string UpstreamStateName() const;
+  int64_t Now() const { return host_.environment().clock.MonotonicMicros(); }
+  Logger& logger() const { return host_.environment().logger; }
+
+  ReplicaHost& host_;
+  Upstream& upstream_;
+  const ReplicaOptions options_;
+
+  // Loop only.
+  Phase phase_ = Phase::kStart;
+  v1::PullStart start_;
+  std::unique_ptr<PullStream> pull_;
+  std::unique_ptr<PullStage> stage_;
+  std::unique_ptr<SnapshotStream> snapshot_;
+  std::unique_ptr<Bootstrap> bootstrap_;
+  RetiredGenerations retired_;
+  Backoff reconnect_backoff_;
+  Backoff halted_backoff_;
+  int64_t deadline_micros_ = 0;   // of the handshake
+  int64_t resume_at_micros_ = 0;  // end of the pause
+  std::string paused_state_;      // upstream state during the pause
+  std::string halt_reason_;       // empty = not halted
+  Lsn bad_lsn_ = 0;               // end of our log at the last reset for bad frames
+  int bad_resets_ = 0;            // in a row there
+  int bootstrap_failures_ = 0;    // in a row
+  bool counted_ = false;          // this stream's resync
+  bool after_full_ = false;       // the next stream continues a full resync
+  uint64_t partial_resyncs_ = 0;
+  uint64_t full_resyncs_ = 0;
+
+  std::atomic<bool> stopping_{false};
+  mutable Mutex mutex_;
+  std::function<void()> interrupt_ TOWLINE_GUARDED_BY(mutex_);  // makes the present stream's Read return; may be null
+  ReplicaStatusView view_ TOWLINE_GUARDED_BY(mutex_);
+};
+
+}  // namespace towline
+
+#endif  // TOWLINE_REPLICA_CONTROLLER_H_

@@ -1,0 +1,76 @@
+#include "replica/generation_files.h"
+
+#include <algorithm>
+
+#include "absl/strings/numbers.h"
+#include "absl/strings/str_cat.h"
+
+#include "common/error.h"
+
+namespace towline {
+namespace {
+
+std::string GenerationsDirectory(const std::string& data_directory) { return JoinPath(data_directory, "gen"); }
+
+}  // namespace
+
+absl::Status MakeDirectoryDurably(FileSystem& fs, const std::string& parent, absl::string_view name) {
+  TOWLINE_RETURN_IF_ERROR(fs.CreateDirectory(JoinPath(parent, name)));
+  return fs.SyncDirectory(parent);
+}
+
+absl::StatusOr<std::vector<uint64_t>> ListGenerations(FileSystem& fs, const std::string& data_directory) {
+  const absl::StatusOr<std::vector<std::string>> names = fs.List(GenerationsDirectory(data_directory));
+  if (absl::IsNotFound(names.status())) return std::vector<uint64_t>();
+  if (!names.ok()) return names.status();
+  std::vector<uint64_t> numbers;
+  for (const std::string& name : *names) {
+    uint64_t number = 0;
+    // Names that are no numbers are not ours.
+    if (absl::SimpleAtoi(name, &number) && absl::StrCat(number) == name) numbers.push_back(number);
+  }
+  std::sort(numbers.begin(), numbers.end());
+  return numbers;
+}
+
+absl::Status RemoveGeneration(FileSystem& fs, const std::string& data_directory, uint64_t number) {
+  TOWLINE_RETURN_IF_ERROR(RemoveAll(fs, GenerationDirectory(data_directory, number)));
+  return fs.SyncDirectory(GenerationsDirectory(data_directory));
+}
+
+absl::Status RemoveOtherGenerations(const GenerationEnvironment& env, uint64_t live,
+                                    const std::vector<uint64_t>& held) {
+  TOWLINE_ASSIGN_OR_RETURN(const std::vector<uint64_t> numbers, ListGenerations(env.fs, env.data_directory));
+  for (const uint64_t number : numbers) {
+    if (number == live || std::find(held.begin(), held.end(), number) != held.end()) continue;
+    TOWLINE_RETURN_IF_ERROR(RemoveGeneration(env.fs, env.data_directory, number));
+    env.logger.Log(LogLevel::kInfo, "generation_removed", {{"generation", number}, {"live_generation", live}});
+  }
+  return absl::OkStatus();
+}
+
+void RetiredGenerations::Add(const std::shared_ptr<Generation>& generation) {
+  retired_.push_back({generation->number(), generation});
+}
+
+void RetiredGenerations::RemoveUnused(const GenerationEnvironment& env) {
+  for (auto it = retired_.begin(); it != retired_.end();) {
+    if (!it->generation.expired()) {
+      ++it;
+      continue;
+    }
+    const absl::Status removed = RemoveGeneration(env.fs, env.data_directory, it->number);
+    // What could not be removed goes at the next start.
+    env.logger.Log(removed.ok() ? LogLevel::kInfo : LogLevel::kWarning, "generation_removed",
+                   {{"generation", it->number}, {"status", removed.ToString()}});
+    it = retired_.erase(it);
+  }
+}
+
+std::vector<uint64_t> RetiredGenerations::numbers() const {
+  std::vector<uint64_t> numbers;
+  for (const Retired& retired : retired_) numbers.push_back(retired.number);
+  return numbers;
+}
+
+}  // namespace towline
