@@ -4,7 +4,8 @@
 
 namespace towline {
 
-static_assert(std::endian::native == std::endian::little, "the formats are little-endian and stored as memory holds them");
+static_assert(std::endian::native == std::endian::little,
+              "the formats are little-endian and stored as memory holds them");
 
 absl::string_view ByteReader::Bytes(size_t n) {
   if (!ok_ || n > data_.size()) {

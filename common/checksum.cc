@@ -4,10 +4,9 @@
 #include <isa-l/crc64.h>
 
 #define XXH_INLINE_ALL
-#include <xxhash.h>
-
 #include <algorithm>
 #include <limits>
+#include <xxhash.h>
 
 #include "absl/strings/str_cat.h"
 

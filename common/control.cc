@@ -4,6 +4,7 @@
 #include <utility>
 
 #include "absl/strings/str_cat.h"
+
 #include "common/bytes.h"
 #include "common/check.h"
 #include "common/error.h"
@@ -131,10 +132,10 @@ std::string EncodeControl(const Control& control) {
 
 absl::StatusOr<Control> DecodeControl(uint32_t version, absl::string_view payload) {
   if (version != kControlVersion) {
-    return MakeError(absl::StatusCode::kFailedPrecondition, "control_version",
-                     absl::StrCat("the control file has format version ", version, ", this program reads version ",
-                                  kControlVersion),
-                     "start the program that wrote this data directory");
+    return MakeError(
+        absl::StatusCode::kFailedPrecondition, "control_version",
+        absl::StrCat("the control file has format version ", version, ", this program reads version ", kControlVersion),
+        "start the program that wrote this data directory");
   }
   Control control;
   ByteReader reader(payload);

@@ -12,6 +12,7 @@
 
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
+
 #include "common/file_system.h"
 #include "common/mutex.h"
 #include "common/two_copy_file.h"
@@ -31,14 +32,14 @@ struct Control {
   std::string node_id;
   uint64_t incarnation = 0;
   NodeRole role = NodeRole::kPrimary;
-  Term promised_term = 0;           // 0 = nothing promised
-  std::string promised_candidate;   // node id
+  Term promised_term = 0;          // 0 = nothing promised
+  std::string promised_candidate;  // node id
   History history;
   MemberList members;
-  uint64_t generation = 0;     // live generation; 0 = none yet
-  Position base;               // where the live generation's spool begins: its first record is base.lsn + 1
-  Position exact_from;         // the live state is exact from here on; base or later
-  Lsn watermark = 0;           // of the live generation: every record up to it was durable once
+  uint64_t generation = 0;  // live generation; 0 = none yet
+  Position base;            // where the live generation's spool begins: its first record is base.lsn + 1
+  Position exact_from;      // the live state is exact from here on; base or later
+  Lsn watermark = 0;        // of the live generation: every record up to it was durable once
   RecoveryState recovery = RecoveryState::kNone;
   std::string recovery_reason;
 

@@ -1,8 +1,7 @@
 #include "common/executor.h"
 
-#include <pthread.h>
-
 #include <algorithm>
+#include <pthread.h>
 #include <thread>
 #include <utility>
 

@@ -7,6 +7,7 @@
 
 #include "absl/strings/ascii.h"
 #include "absl/strings/str_split.h"
+
 #include "common/mutex.h"
 
 namespace towline {
@@ -47,9 +48,7 @@ class Failpoints {
     Count();
   }
 
-  void Count() TOWLINE_REQUIRES(mutex_) {
-    count_.store(static_cast<int>(on_.size()), std::memory_order_relaxed);
-  }
+  void Count() TOWLINE_REQUIRES(mutex_) { count_.store(static_cast<int>(on_.size()), std::memory_order_relaxed); }
 
   std::atomic<int> count_{kNotInitialized};
   Mutex mutex_;

@@ -1,14 +1,13 @@
 // The machine's files, by system calls.
 
+#include <algorithm>
+#include <cerrno>
 #include <dirent.h>
 #include <fcntl.h>
 #include <sys/file.h>
 #include <sys/stat.h>
 #include <sys/statvfs.h>
 #include <unistd.h>
-
-#include <algorithm>
-#include <cerrno>
 #include <utility>
 
 #include "common/error.h"
@@ -38,8 +37,8 @@ class PosixFile : public File {
   absl::StatusOr<size_t> ReadAt(uint64_t offset, size_t size, char* buffer) override {
     size_t done = 0;
     while (done < size) {
-      const ssize_t got = Uninterrupted(
-          [&] { return ::pread(fd_, buffer + done, size - done, static_cast<off_t>(offset + done)); });
+      const ssize_t got =
+          Uninterrupted([&] { return ::pread(fd_, buffer + done, size - done, static_cast<off_t>(offset + done)); });
       if (got < 0) return FileError(errno, "read", path_);
       if (got == 0) break;
       done += static_cast<size_t>(got);
@@ -59,7 +58,9 @@ class PosixFile : public File {
     return absl::OkStatus();
   }
 
-  absl::Status SyncData() override { return Checked("fdatasync", [&] { return ::fdatasync(fd_); }); }
+  absl::Status SyncData() override {
+    return Checked("fdatasync", [&] { return ::fdatasync(fd_); });
+  }
 
   absl::StatusOr<uint64_t> Size() override {
     struct stat info;

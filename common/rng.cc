@@ -1,10 +1,10 @@
 #include "common/rng.h"
 
+#include <cerrno>
 #include <sys/random.h>
 
-#include <cerrno>
-
 #include "absl/strings/str_cat.h"
+
 #include "common/check.h"
 
 namespace towline {

@@ -4,6 +4,7 @@
 #include <utility>
 
 #include "absl/strings/str_cat.h"
+
 #include "common/bytes.h"
 #include "common/check.h"
 #include "common/checksum.h"
@@ -88,8 +89,7 @@ absl::StatusOr<Copy> ReadCopy(FileSystem& fs, const std::string& path, uint64_t 
 
 }  // namespace
 
-TwoCopyFile::TwoCopyFile(FileSystem& fs, std::string directory, std::string name, uint64_t magic,
-                         size_t capacity_bytes)
+TwoCopyFile::TwoCopyFile(FileSystem& fs, std::string directory, std::string name, uint64_t magic, size_t capacity_bytes)
     : fs_(fs),
       directory_(std::move(directory)),
       name_(std::move(name)),
@@ -117,8 +117,7 @@ absl::StatusOr<TwoCopyState> TwoCopyFile::Load(TwoCopyImage* image) {
     }
   }
   if (newest < 0) {
-    const bool nothing =
-        copies[0].state == Copy::State::kNothing && copies[1].state == Copy::State::kNothing;
+    const bool nothing = copies[0].state == Copy::State::kNothing && copies[1].state == Copy::State::kNothing;
     return nothing ? TwoCopyState::kAbsent : TwoCopyState::kDamaged;
   }
   next_ = 1 - newest;
@@ -190,10 +189,10 @@ absl::Status TwoCopyFile::CreateCopy(int which, absl::string_view bytes) {
   TOWLINE_RETURN_IF_ERROR(file->Truncate(0));
   TOWLINE_RETURN_IF_ERROR(file->WriteAt(0, filled));
   TOWLINE_RETURN_IF_ERROR(file->SyncData());
+  file.reset();  // the next write opens it under its own name
+  files_[which].reset();
   names_durable_ = false;
-  TOWLINE_RETURN_IF_ERROR(fs_.Rename(tmp, PathOf(which)));
-  files_[which] = std::move(file);
-  return absl::OkStatus();
+  return fs_.Rename(tmp, PathOf(which));
 }
 
 std::string TwoCopyFile::PathOf(int which) const {

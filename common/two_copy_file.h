@@ -15,6 +15,7 @@
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
 #include "absl/strings/string_view.h"
+
 #include "common/file_system.h"
 
 namespace towline {
@@ -74,8 +75,8 @@ class TwoCopyFile {
   const uint64_t magic_;
   const size_t capacity_bytes_;
   std::unique_ptr<File> files_[2];
-  uint64_t sequence_ = 0;  // of the newest whole copy
-  int next_ = 0;           // copy that the next Save overwrites
+  uint64_t sequence_ = 0;                    // of the newest whole copy
+  int next_ = 0;                             // copy that the next Save overwrites
   bool names_durable_ = false;               // whether the directory was synced since the last Load or creation
   std::unique_ptr<TwoCopyImage> unsettled_;  // what Load returned, until Settle
 };

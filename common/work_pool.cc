@@ -1,8 +1,7 @@
 #include "common/work_pool.h"
 
-#include <pthread.h>
-
 #include <deque>
+#include <pthread.h>
 #include <thread>
 #include <utility>
 #include <vector>

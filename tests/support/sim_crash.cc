@@ -40,10 +40,15 @@ class Fill {
 // Which sectors of one unsynced write reach the disk.
 std::vector<bool> Tear(uint64_t sectors, Rng& rng) {
   std::vector<bool> kept(sectors);
-  const uint64_t kind = Below(rng, 4);
+  enum Kind { kAll, kNone, kPrefix, kPrefixToo, kAny, kAnyToo, kKinds };
+  const uint64_t kind = Below(rng, kKinds);
   const uint64_t prefix = Below(rng, sectors + 1);
   for (uint64_t i = 0; i < sectors; ++i) {
-    kept[i] = kind == 1 || (kind == 2 && i < prefix) || (kind == 3 && Below(rng, 2) == 0);
+    if (kind == kAll || kind == kNone) {
+      kept[i] = kind == kAll;
+    } else {
+      kept[i] = kind == kPrefix || kind == kPrefixToo ? i < prefix : Below(rng, 2) == 0;
+    }
   }
   return kept;
 }

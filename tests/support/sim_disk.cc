@@ -5,6 +5,7 @@
 #include <set>
 
 #include "absl/strings/str_split.h"
+
 #include "common/check.h"
 
 namespace towline::test {

@@ -14,6 +14,7 @@
 #include <vector>
 
 #include "absl/strings/string_view.h"
+
 #include "common/rng.h"
 
 namespace towline::test {

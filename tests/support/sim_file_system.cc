@@ -6,6 +6,7 @@
 
 #include "absl/strings/match.h"
 #include "absl/strings/str_cat.h"
+
 #include "common/check.h"
 #include "common/error.h"
 #include "gtest/gtest.h"
@@ -188,7 +189,8 @@ absl::Status SimFileSystem::CreateDirectory(const std::string& path) {
 absl::Status SimFileSystem::Rename(const std::string& from, const std::string& to) {
   const absl::Status status = [&] {
     MutexLock lock(&mutex_);
-    TOWLINE_RETURN_IF_ERROR(Begin(SimCall::kRename, absl::StrCat(from, " ", to), absl::StrCat("rename ", from, " ", to)));
+    TOWLINE_RETURN_IF_ERROR(
+        Begin(SimCall::kRename, absl::StrCat(from, " ", to), absl::StrCat("rename ", from, " ", to)));
     return Move(from, to);
   }();
   AfterCall();

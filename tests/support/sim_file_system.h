@@ -21,6 +21,7 @@
 #include <vector>
 
 #include "absl/status/status.h"
+
 #include "common/file_system.h"
 #include "common/mutex.h"
 #include "common/rng.h"
@@ -123,7 +124,7 @@ class SimFileSystem : public FileSystem {
 
   mutable Mutex mutex_;
   SimDisk disk_ TOWLINE_GUARDED_BY(mutex_);
-  int64_t epoch_ TOWLINE_GUARDED_BY(mutex_) = 0;              // files of an older one are useless
+  int64_t epoch_ TOWLINE_GUARDED_BY(mutex_) = 0;                 // files of an older one are useless
   std::map<Ino, const File*> locks_ TOWLINE_GUARDED_BY(mutex_);  // by the file that holds it
   int64_t calls_ TOWLINE_GUARDED_BY(mutex_) = 0;
   int64_t fail_at_ TOWLINE_GUARDED_BY(mutex_) = 0;  // 0 = never

@@ -15,6 +15,7 @@
 
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
+
 #include "common/error.h"
 #include "gmock/gmock.h"
 #include "gtest/gtest.h"
