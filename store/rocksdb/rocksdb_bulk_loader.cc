@@ -1,0 +1,104 @@
+#include "store/rocksdb/rocksdb_bulk_loader.h"
+
+#include <utility>
+#include <vector>
+
+#include "absl/strings/str_cat.h"
+
+#include "common/error.h"
+#include "rocksdb/env.h"
+#include "store/rocksdb/rocksdb_util.h"
+
+namespace towline {
+namespace {
+
+constexpr uint64_t kFileBytes = 64ull << 20;
+constexpr size_t kUnorderedBatchBytes = 1 << 20;
+
+}  // namespace
+
+RocksDbBulkLoader::RocksDbBulkLoader(const rocksdb::Options& options, std::string directory)
+    : options_(options), directory_(std::move(directory)), ingest_directory_(directory_ + ".ingest") {}
+
+absl::StatusOr<std::unique_ptr<StoreBulkLoader>> RocksDbBulkLoader::Create(const rocksdb::Options& options,
+                                                                           const std::string& directory) {
+  rocksdb::Env& env = *rocksdb::Env::Default();
+  if (env.FileExists(directory + "/CURRENT").ok()) {
+    return absl::AlreadyExistsError(absl::StrCat(directory, " holds a store already"));
+  }
+  std::unique_ptr<RocksDbBulkLoader> loader(new RocksDbBulkLoader(options, directory));
+  loader->RemoveIngestDirectory();  // of an earlier attempt
+  TOWLINE_RETURN_IF_ERROR(FromRocksDb(env.CreateDirIfMissing(loader->ingest_directory_), loader->ingest_directory_));
+  TOWLINE_RETURN_IF_ERROR(OpenDatabase(options, directory, &loader->db_));
+  return loader;
+}
+
+RocksDbBulkLoader::~RocksDbBulkLoader() {
+  writer_.reset();
+  db_.reset();
+  RemoveIngestDirectory();
+}
+
+void RocksDbBulkLoader::RemoveIngestDirectory() {
+  rocksdb::Env& env = *rocksdb::Env::Default();
+  std::vector<std::string> names;
+  if (!env.GetChildren(ingest_directory_, &names).ok()) return;
+  for (const std::string& name : names)
+    env.DeleteFile(absl::StrCat(ingest_directory_, "/", name)).PermitUncheckedError();
+  env.DeleteDir(ingest_directory_).PermitUncheckedError();
+}
+
+absl::Status RocksDbBulkLoader::OpenFile() {
+  path_ = absl::StrCat(ingest_directory_, "/", ++files_, ".sst");
+  // What was just written is what the node reads next: it stays in the page cache.
+  writer_ = std::make_unique<rocksdb::SstFileWriter>(rocksdb::EnvOptions(options_), options_, nullptr,
+                                                     /*invalidate_page_cache=*/false);
+  return FromRocksDb(writer_->Open(path_), path_);
+}
+
+absl::Status RocksDbBulkLoader::CloseFile() {
+  if (writer_ == nullptr) return absl::OkStatus();
+  const rocksdb::Status finished = writer_->Finish();
+  writer_.reset();
+  TOWLINE_RETURN_IF_ERROR(FromRocksDb(finished, path_));
+  rocksdb::IngestExternalFileOptions options;
+  options.move_files = true;
+  options.write_global_seqno = false;
+  TOWLINE_RETURN_IF_ERROR(
+      FromRocksDb(db_->IngestExternalFile({path_}, options), absl::StrCat("cannot take in ", path_)));
+  pending_bytes_ = 0;
+  return absl::OkStatus();
+}
+
+absl::Status RocksDbBulkLoader::Add(absl::string_view key, absl::string_view value) {
+  if (started_ && key <= last_key_) return absl::InvalidArgumentError("keys of a bulk load must rise strictly");
+  if (writer_ == nullptr) TOWLINE_RETURN_IF_ERROR(OpenFile());
+  started_ = true;
+  last_key_.assign(key.data(), key.size());
+  TOWLINE_RETURN_IF_ERROR(FromRocksDb(writer_->Put(ToSlice(key), ToSlice(value)), path_));
+  pending_bytes_ += key.size() + value.size();
+  return pending_bytes_ >= kFileBytes ? CloseFile() : absl::OkStatus();
+}
+
+absl::Status RocksDbBulkLoader::AddUnordered(absl::string_view key, absl::string_view value) {
+  TOWLINE_RETURN_IF_ERROR(FromRocksDb(unordered_.Put(ToSlice(key), ToSlice(value)), directory_));
+  return unordered_.GetDataSize() >= kUnorderedBatchBytes ? WriteUnordered() : absl::OkStatus();
+}
+
+absl::Status RocksDbBulkLoader::WriteUnordered() {
+  const absl::Status status = FromRocksDb(db_->Write(UnloggedWrite(), &unordered_), directory_);
+  unordered_.Clear();
+  return status;
+}
+
+absl::Status RocksDbBulkLoader::Finish() {
+  TOWLINE_RETURN_IF_ERROR(CloseFile());
+  TOWLINE_RETURN_IF_ERROR(WriteUnordered());
+  TOWLINE_RETURN_IF_ERROR(FromRocksDb(db_->Flush(rocksdb::FlushOptions()), absl::StrCat("cannot flush ", directory_)));
+  TOWLINE_RETURN_IF_ERROR(FromRocksDb(db_->Close(), absl::StrCat("cannot close ", directory_)));
+  db_.reset();
+  RemoveIngestDirectory();
+  return SyncParent(directory_);
+}
+
+}  // namespace towline

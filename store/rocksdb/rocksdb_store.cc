@@ -1,0 +1,192 @@
+#include "store/rocksdb/rocksdb_store.h"
+
+#include <optional>
+#include <string>
+#include <utility>
+
+#include "absl/strings/str_cat.h"
+
+#include "common/error.h"
+#include "common/mutex.h"
+#include "rocksdb/db.h"
+#include "rocksdb/utilities/checkpoint.h"
+#include "store/rocksdb/rocksdb_batch.h"
+#include "store/rocksdb/rocksdb_bulk_loader.h"
+#include "store/rocksdb/rocksdb_util.h"
+
+namespace towline {
+namespace {
+
+// A memtable with more range tombstones than this is flushed: reads would build an index of them after every write.
+constexpr size_t kRangesPerMemtableMax = 512;
+constexpr size_t kBatchReserveBytes = 1 << 20;
+// Memory of a batch that is not kept for the next one.
+constexpr size_t kSpareBatchBytesMax = 16 << 20;
+
+absl::StatusOr<std::optional<std::string>> Lookup(rocksdb::DB& db, const rocksdb::ReadOptions& options,
+                                                  absl::string_view key) {
+  std::string value;
+  const rocksdb::Status status = db.Get(options, ToSlice(key), &value);
+  if (status.IsNotFound()) return std::optional<std::string>();
+  TOWLINE_RETURN_IF_ERROR(FromRocksDb(status, "cannot read the store"));
+  return std::optional<std::string>(std::move(value));
+}
+
+class RocksDbIterator : public StoreIterator {
+ public:
+  RocksDbIterator(rocksdb::DB& db, rocksdb::ReadOptions options, absl::string_view lower, absl::string_view upper)
+      : upper_(upper), upper_slice_(upper_) {
+    if (!upper_.empty()) options.iterate_upper_bound = &upper_slice_;
+    it_.reset(db.NewIterator(options));
+    if (upper_.empty() || lower < upper) it_->Seek(ToSlice(lower));
+  }
+
+  bool Valid() const override { return it_->Valid(); }
+  void Next() override { it_->Next(); }
+  absl::string_view key() const override { return ToView(it_->key()); }
+  absl::string_view value() const override { return ToView(it_->value()); }
+  absl::Status status() const override { return FromRocksDb(it_->status(), "cannot scan the store"); }
+
+ private:
+  const std::string upper_;
+  const rocksdb::Slice upper_slice_;
+  std::unique_ptr<rocksdb::Iterator> it_;
+};
+
+class RocksDbSnapshot : public StoreSnapshot {
+ public:
+  explicit RocksDbSnapshot(rocksdb::DB& db) : db_(db), snapshot_(db.GetSnapshot()) {}
+  ~RocksDbSnapshot() override { db_.ReleaseSnapshot(snapshot_); }
+
+  absl::StatusOr<std::optional<std::string>> Get(absl::string_view key) const override {
+    rocksdb::ReadOptions options;
+    options.snapshot = snapshot_;
+    return Lookup(db_, options, key);
+  }
+
+  std::unique_ptr<StoreIterator> NewIterator(absl::string_view lower, absl::string_view upper,
+                                             bool fill_cache) const override {
+    rocksdb::ReadOptions options;
+    options.snapshot = snapshot_;
+    options.fill_cache = fill_cache;
+    return std::make_unique<RocksDbIterator>(db_, options, lower, upper);
+  }
+
+ private:
+  rocksdb::DB& db_;
+  const rocksdb::Snapshot* const snapshot_;
+};
+
+class RocksDbStore : public Store {
+ public:
+  RocksDbStore(std::unique_ptr<rocksdb::DB> db, std::string directory)
+      : db_(std::move(db)), directory_(std::move(directory)) {}
+
+  std::unique_ptr<StoreBatch> NewBatch() override {
+    MutexLock lock(&mutex_);
+    if (!has_spare_) return std::make_unique<RocksDbBatch>(rocksdb::WriteBatch(kBatchReserveBytes));
+    has_spare_ = false;
+    return std::make_unique<RocksDbBatch>(std::move(spare_));
+  }
+
+  absl::Status Write(std::unique_ptr<StoreBatch> store_batch) override {
+    RocksDbBatch& batch = static_cast<RocksDbBatch&>(*store_batch);
+    TOWLINE_RETURN_IF_ERROR(FromRocksDb(batch.status(), "cannot build a batch"));
+    size_t ranges = 0;
+    if (batch.has_ranges()) {
+      TOWLINE_RETURN_IF_ERROR(FromRocksDb(NarrowRanges(*db_, &batch.rep(), &ranges), "cannot build a batch"));
+    }
+    TOWLINE_RETURN_IF_ERROR(FromRocksDb(db_->Write(UnloggedWrite(), &batch.rep()), "cannot write to the store"));
+    KeepSpare(std::move(batch.rep()));
+    ranges_in_memtable_ += ranges;
+    if (ranges_in_memtable_ < kRangesPerMemtableMax) return absl::OkStatus();
+    ranges_in_memtable_ = 0;
+    return Flush(/*wait=*/false);
+  }
+
+  absl::StatusOr<std::optional<std::string>> Get(absl::string_view key) override {
+    return Lookup(*db_, rocksdb::ReadOptions(), key);
+  }
+
+  absl::StatusOr<std::optional<std::string>> GetPersisted(absl::string_view key) override {
+    rocksdb::ReadOptions options;
+    options.read_tier = rocksdb::kPersistedTier;
+    return Lookup(*db_, options, key);
+  }
+
+  absl::StatusOr<std::shared_ptr<const StoreSnapshot>> Snapshot() override {
+    return std::make_shared<const RocksDbSnapshot>(*db_);
+  }
+
+  absl::Status Flush(bool wait) override {
+    rocksdb::FlushOptions options;
+    options.wait = wait;
+    options.allow_write_stall = !wait;  // else even a flush without waiting could block here
+    return FromRocksDb(db_->Flush(options), absl::StrCat("cannot flush ", directory_));
+  }
+
+  absl::Status Checkpoint(const std::string& directory) override {
+    rocksdb::Checkpoint* made = nullptr;
+    rocksdb::Status status = rocksdb::Checkpoint::Create(db_.get(), &made);
+    const std::unique_ptr<rocksdb::Checkpoint> checkpoint(made);
+    if (status.ok()) status = checkpoint->CreateCheckpoint(directory, /*log_size_for_flush=*/0);
+    TOWLINE_RETURN_IF_ERROR(FromRocksDb(status, absl::StrCat("cannot make checkpoint ", directory)));
+    return SyncParent(directory);
+  }
+
+  StoreStats Stats() override {
+    StoreStats stats;
+    uint64_t stopped = 0;
+    db_->GetIntProperty(rocksdb::DB::Properties::kEstimateNumKeys, &stats.estimated_keys);
+    db_->GetIntProperty(rocksdb::DB::Properties::kTotalSstFilesSize, &stats.disk_bytes);
+    db_->GetIntProperty(rocksdb::DB::Properties::kIsWriteStopped, &stopped);
+    stats.write_stopped = stopped != 0;
+    return stats;
+  }
+
+ private:
+  // Keeps the memory of a written batch for the next one: mapping and unmapping a megabyte per batch costs more than
+  // filling it.
+  void KeepSpare(rocksdb::WriteBatch batch) TOWLINE_EXCLUDES(mutex_) {
+    if (batch.GetDataSize() > kSpareBatchBytesMax) return;
+    batch.Clear();
+    MutexLock lock(&mutex_);
+    spare_ = std::move(batch);
+    has_spare_ = true;
+  }
+
+  const std::unique_ptr<rocksdb::DB> db_;
+  const std::string directory_;
+  size_t ranges_in_memtable_ = 0;  // writing thread only
+
+  Mutex mutex_;
+  rocksdb::WriteBatch spare_ TOWLINE_GUARDED_BY(mutex_);
+  bool has_spare_ TOWLINE_GUARDED_BY(mutex_) = false;
+};
+
+class RocksDbStoreFactory : public StoreFactory {
+ public:
+  explicit RocksDbStoreFactory(const RocksDbOptions& options)
+      : options_(EngineOptions(options, rocksdb::NewLRUCache(options.block_cache_bytes))) {}
+
+  absl::StatusOr<std::unique_ptr<Store>> Open(const std::string& directory) override {
+    std::unique_ptr<rocksdb::DB> db;
+    TOWLINE_RETURN_IF_ERROR(OpenDatabase(options_, directory, &db));
+    return std::make_unique<RocksDbStore>(std::move(db), directory);
+  }
+
+  absl::StatusOr<std::unique_ptr<StoreBulkLoader>> NewBulkLoader(const std::string& directory) override {
+    return RocksDbBulkLoader::Create(options_, directory);
+  }
+
+ private:
+  const rocksdb::Options options_;
+};
+
+}  // namespace
+
+std::unique_ptr<StoreFactory> NewRocksDbStoreFactory(RocksDbOptions options) {
+  return std::make_unique<RocksDbStoreFactory>(options);
+}
+
+}  // namespace towline

@@ -1,0 +1,116 @@
+#include "store/rocksdb/rocksdb_util.h"
+
+#include <algorithm>
+#include <utility>
+
+#include "absl/strings/str_cat.h"
+
+#include "common/error.h"
+#include "rocksdb/convenience.h"
+#include "rocksdb/env.h"
+#include "rocksdb/file_system.h"
+#include "rocksdb/filter_policy.h"
+#include "rocksdb/table.h"
+#include "store/rocksdb/hinted_memtable.h"
+
+namespace towline {
+namespace {
+
+constexpr uint64_t kMiB = 1 << 20;
+constexpr int kMemtablesPerFlush = 8;
+constexpr int kMemtablesMax = 20;  // flushed and waiting; writers stand still beyond it
+
+bool Supports(rocksdb::CompressionType type) {
+  const std::vector<rocksdb::CompressionType> all = rocksdb::GetSupportedCompressions();
+  return std::find(all.begin(), all.end(), type) != all.end();
+}
+
+absl::StatusCode CodeOf(const rocksdb::Status& status) {
+  if (status.IsNoSpace()) return absl::StatusCode::kResourceExhausted;
+  if (status.IsCorruption()) return absl::StatusCode::kDataLoss;
+  if (status.IsInvalidArgument()) return absl::StatusCode::kInvalidArgument;
+  if (status.IsIOError()) return absl::StatusCode::kDataLoss;
+  return absl::StatusCode::kInternal;
+}
+
+}  // namespace
+
+absl::Status FromRocksDb(const rocksdb::Status& status, absl::string_view context) {
+  if (status.ok()) return absl::OkStatus();
+  const absl::StatusCode code = CodeOf(status);
+  const bool full = code == absl::StatusCode::kResourceExhausted;
+  return MakeError(code, full ? "disk_full" : "store_failed", absl::StrCat(context, ": ", status.ToString()));
+}
+
+rocksdb::Options EngineOptions(const RocksDbOptions& options, std::shared_ptr<rocksdb::Cache> cache) {
+  rocksdb::Options engine;
+  engine.create_if_missing = true;
+
+  // One writer, which never waits for another.
+  engine.allow_concurrent_memtable_write = false;
+  engine.enable_write_thread_adaptive_yield = false;
+  engine.memtable_factory = NewHintedMemtableFactory();
+  // Small memtables, because inserting into one that fits the processor's cache is up to twice as fast; several of them
+  // make one file, as a large one would.
+  engine.write_buffer_size = options.write_buffer_bytes / kMemtablesPerFlush;
+  engine.min_write_buffer_number_to_merge = kMemtablesPerFlush;
+  engine.max_write_buffer_number = kMemtablesMax;
+  engine.avoid_flush_during_shutdown = false;
+
+  engine.max_background_jobs = options.background_jobs;
+  engine.max_bytes_for_level_base = 512 * kMiB;
+  engine.level_compaction_dynamic_level_bytes = true;
+  engine.bytes_per_sync = kMiB;
+  engine.compaction_readahead_size = 2 * kMiB;
+  engine.max_open_files = -1;
+
+  const rocksdb::CompressionType lower =
+      Supports(rocksdb::kLZ4Compression) ? rocksdb::kLZ4Compression : rocksdb::kNoCompression;
+  engine.compression_per_level = {rocksdb::kNoCompression, rocksdb::kNoCompression, lower};
+  engine.compression = lower;
+
+  rocksdb::BlockBasedTableOptions table;
+  table.block_cache = std::move(cache);
+  table.block_size = 8 << 10;
+  table.checksum = rocksdb::kXXH3;
+  table.filter_policy.reset(rocksdb::NewBloomFilterPolicy(10));
+  // Indexes and filters count against the cache, so that memory does not grow with the data.
+  table.cache_index_and_filter_blocks = true;
+  table.cache_index_and_filter_blocks_with_high_priority = true;
+  table.pin_l0_filter_and_index_blocks_in_cache = true;
+  engine.table_factory.reset(rocksdb::NewBlockBasedTableFactory(table));
+
+  engine.info_log_level = rocksdb::WARN_LEVEL;
+  engine.max_log_file_size = 4 * kMiB;
+  engine.keep_log_file_num = 4;
+  engine.stats_dump_period_sec = 0;
+  engine.stats_persist_period_sec = 0;
+  return engine;
+}
+
+rocksdb::WriteOptions UnloggedWrite() {
+  rocksdb::WriteOptions options;
+  options.disableWAL = true;
+  return options;
+}
+
+absl::Status SyncParent(const std::string& directory) {
+  const size_t slash = directory.find_last_of('/');
+  const std::string parent = slash == std::string::npos ? "." : slash == 0 ? "/" : directory.substr(0, slash);
+  std::unique_ptr<rocksdb::FSDirectory> handle;
+  rocksdb::FileSystem& fs = *rocksdb::Env::Default()->GetFileSystem();
+  rocksdb::IOStatus status = fs.NewDirectory(parent, rocksdb::IOOptions(), &handle, nullptr);
+  if (status.ok()) status = handle->Fsync(rocksdb::IOOptions(), nullptr);
+  return FromRocksDb(status, absl::StrCat("cannot sync directory ", parent));
+}
+
+absl::Status OpenDatabase(const rocksdb::Options& options, const std::string& directory,
+                          std::unique_ptr<rocksdb::DB>* db) {
+  rocksdb::DB* opened = nullptr;
+  const rocksdb::Status status = rocksdb::DB::Open(options, directory, &opened);
+  TOWLINE_RETURN_IF_ERROR(FromRocksDb(status, absl::StrCat("cannot open the store in ", directory)));
+  db->reset(opened);
+  return SyncParent(directory);
+}
+
+}  // namespace towline
