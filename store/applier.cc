@@ -4,6 +4,7 @@
 #include <utility>
 
 #include "absl/strings/str_cat.h"
+
 #include "common/error.h"
 
 namespace towline {
@@ -164,8 +165,7 @@ void Applier::Fail(const absl::Status& status) {
     queued_bytes_.store(0, std::memory_order_relaxed);
     applied_cv_.NotifyAll();
   }
-  logger_.Log(LogLevel::kError, "apply_failed",
-              {{"applied_lsn", applied_lsn()}, {"error", status.message()}});
+  logger_.Log(LogLevel::kError, "apply_failed", {{"applied_lsn", applied_lsn()}, {"error", status.message()}});
   on_fatal_(status);
 }
 

@@ -14,6 +14,7 @@
 
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
+
 #include "common/clock.h"
 #include "common/executor.h"
 #include "common/logger.h"
@@ -31,10 +32,10 @@ struct ApplyBatch {
 };
 
 struct ApplierOptions {
-  uint64_t batch_records_max = 4096;             // most records in one store batch
-  uint64_t batch_bytes_max = 1 << 20;            // a store batch is closed behind this many bytes
-  uint64_t flush_bytes = 256ull << 20;           // log applied since the last flush that makes it flush
-  int64_t flush_interval_micros = 60'000'000;    // ... or time, if anything was applied
+  uint64_t batch_records_max = 4096;           // most records in one store batch
+  uint64_t batch_bytes_max = 1 << 20;          // a store batch is closed behind this many bytes
+  uint64_t flush_bytes = 256ull << 20;         // log applied since the last flush that makes it flush
+  int64_t flush_interval_micros = 60'000'000;  // ... or time, if anything was applied
 };
 
 // Threads: all methods from any thread. `store` must outlive it.

@@ -25,8 +25,7 @@ absl::Status ApplyBuilder::ReadRecords(absl::Span<const ApplyRecord> records) {
   heads_.resize(records.size());
   operations_.clear();
   for (size_t i = 0; i < records.size(); ++i) {
-    TOWLINE_RETURN_IF_ERROR(
-        ReadChange(records[i].payload, records[i].position.lsn, &heads_[i], &operations_));
+    TOWLINE_RETURN_IF_ERROR(ReadChange(records[i].payload, records[i].position.lsn, &heads_[i], &operations_));
   }
   return absl::OkStatus();
 }
@@ -47,7 +46,8 @@ void ApplyBuilder::KeepLastPerKey() {
   });
   size_t kept = 0;
   for (size_t i = 0; i < refs_.size(); ++i) {
-    const bool last = i + 1 == refs_.size() || refs_[i].prefix != refs_[i + 1].prefix || key(refs_[i]) != key(refs_[i + 1]);
+    const bool last =
+        i + 1 == refs_.size() || refs_[i].prefix != refs_[i + 1].prefix || key(refs_[i]) != key(refs_[i + 1]);
     if (last) refs_[kept++] = refs_[i];
   }
   refs_.resize(kept);

@@ -8,6 +8,7 @@
 
 #include "absl/status/status.h"
 #include "absl/types/span.h"
+
 #include "store/change_reader.h"
 #include "store/expiry_index.h"
 #include "store/state_store.h"

@@ -1,6 +1,7 @@
 #include "store/change_reader.h"
 
 #include "absl/strings/str_cat.h"
+
 #include "common/error.h"
 #include "common/names.h"
 #include "store/state_format.h"

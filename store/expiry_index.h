@@ -15,6 +15,7 @@
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
 #include "absl/strings/string_view.h"
+
 #include "common/mutex.h"
 #include "store/state_store.h"
 #include "store/store.h"
@@ -45,14 +46,14 @@ class ExpiryIndex {
 
   // Applying thread only.
   std::string scratch_;
-  std::string lowest_added_;    // of the batch in the making; empty = none
-  std::string sweep_cursor_;    // where the walk goes on; empty = from the start
-  uint64_t sweep_credit_ = 0;   // entries that the walk may look at
-  bool maybe_entries_ = true;   // false = the index is empty for sure
+  std::string lowest_added_;   // of the batch in the making; empty = none
+  std::string sweep_cursor_;   // where the walk goes on; empty = from the start
+  uint64_t sweep_credit_ = 0;  // entries that the walk may look at
+  bool maybe_entries_ = true;  // false = the index is empty for sure
 
   Mutex due_mutex_;  // one Due at a time
   Mutex mutex_;
-  std::string due_floor_ TOWLINE_GUARDED_BY(mutex_);         // no live entry lies below; empty = not known
+  std::string due_floor_ TOWLINE_GUARDED_BY(mutex_);          // no live entry lies below; empty = not known
   std::string lowest_since_scan_ TOWLINE_GUARDED_BY(mutex_);  // lowest entry written since Due began; empty = none
 };
 

@@ -8,6 +8,7 @@
 #include <vector>
 
 #include "absl/strings/str_cat.h"
+
 #include "common/bytes.h"
 #include "common/checksum.h"
 #include "common/error.h"

@@ -20,9 +20,9 @@
 namespace towline {
 
 struct MemoryStoreOptions {
-  FileSystem* file_system = nullptr;   // must outlive the factory; nullptr = what is flushed is kept by the factory
-  uint64_t flush_every_batches = 0;    // flushes by itself after so many batches, as a full memtable would; 0 = never
-  bool flush_on_close = true;          // as the real engine does
+  FileSystem* file_system = nullptr;  // must outlive the factory; nullptr = what is flushed is kept by the factory
+  uint64_t flush_every_batches = 0;   // flushes by itself after so many batches, as a full memtable would; 0 = never
+  bool flush_on_close = true;         // as the real engine does
 };
 
 // Threads: all methods from any thread.

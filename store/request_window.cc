@@ -6,6 +6,7 @@
 #include <vector>
 
 #include "absl/strings/str_cat.h"
+
 #include "common/bytes.h"
 #include "common/error.h"
 #include "common/names.h"
@@ -56,8 +57,7 @@ absl::StatusOr<std::optional<RequestFloor>> ReadFloor(Store& store, absl::string
 
 absl::Status ReservedMalformed(absl::string_view what) {
   return MakeError(absl::StatusCode::kDataLoss, "reserved_malformed",
-                   absl::StrCat("the request window of the snapshot is malformed: ", what),
-                   "start the snapshot again");
+                   absl::StrCat("the request window of the snapshot is malformed: ", what), "start the snapshot again");
 }
 
 }  // namespace

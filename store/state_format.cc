@@ -1,6 +1,7 @@
 #include "store/state_format.h"
 
 #include "absl/strings/str_cat.h"
+
 #include "common/bytes.h"
 #include "common/error.h"
 #include "common/names.h"

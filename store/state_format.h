@@ -11,13 +11,14 @@
 
 #include "absl/status/status.h"
 #include "absl/strings/string_view.h"
+
 #include "common/types.h"
 
 namespace towline {
 
-inline constexpr char kFloorSpace = 'f';     // 'f' client -> highest evicted sequence, its LSN
-inline constexpr char kPositionSpace = 'p';  // 'p' -> position
-inline constexpr char kRequestSpace = 'q';   // 'q' client 0x00 sequence(BE) -> LSN
+inline constexpr char kFloorSpace = 'f';       // 'f' client -> highest evicted sequence, its LSN
+inline constexpr char kPositionSpace = 'p';    // 'p' -> position
+inline constexpr char kRequestSpace = 'q';     // 'q' client 0x00 sequence(BE) -> LSN
 inline constexpr char kRequestLsnSpace = 'r';  // 'r' LSN(BE) -> sequence, client
 inline constexpr char kUserSpace = 'u';        // 'u' key -> envelope
 inline constexpr char kExpirySpace = 'x';      // 'x' expire_at_ms(BE) key -> nothing
@@ -42,7 +43,9 @@ void AppendVarint(uint64_t value, std::string* out);
 bool TakeVarint(absl::string_view* data, uint64_t* value);
 
 // Signed numbers as varints: 0, -1, 1, -2, ...
-inline uint64_t ZigZag(int64_t value) { return (static_cast<uint64_t>(value) << 1) ^ static_cast<uint64_t>(value >> 63); }
+inline uint64_t ZigZag(int64_t value) {
+  return (static_cast<uint64_t>(value) << 1) ^ static_cast<uint64_t>(value >> 63);
+}
 inline int64_t UnZigZag(uint64_t value) { return static_cast<int64_t>(value >> 1) ^ -static_cast<int64_t>(value & 1); }
 
 std::string UserKey(absl::string_view key);

@@ -4,6 +4,7 @@
 #include <utility>
 
 #include "absl/strings/str_cat.h"
+
 #include "common/bytes.h"
 #include "common/error.h"
 #include "store/apply_builder.h"

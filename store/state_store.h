@@ -20,6 +20,7 @@
 #include "absl/status/statusor.h"
 #include "absl/strings/string_view.h"
 #include "absl/types/span.h"
+
 #include "common/checksum.h"
 #include "common/mutex.h"
 #include "common/types.h"
@@ -50,9 +51,9 @@ inline bool IsExpired(uint64_t expire_at_ms, uint64_t now_ms) { return expire_at
 // What is known of a request id.
 struct RequestLookup {
   enum class Outcome {
-    kNew,      // not seen in the window
-    kSeen,     // written at `lsn`
-    kTooOld,   // at or below a sequence of this client that was evicted: unknown whether it was written
+    kNew,     // not seen in the window
+    kSeen,    // written at `lsn`
+    kTooOld,  // at or below a sequence of this client that was evicted: unknown whether it was written
   };
   Outcome outcome = Outcome::kNew;
   Lsn lsn = 0;

@@ -24,8 +24,8 @@ class StoreIterator {
  public:
   virtual ~StoreIterator() = default;
 
-  virtual bool Valid() const = 0;  // false at the end and after an error: see status()
-  virtual void Next() = 0;         // requires Valid()
+  virtual bool Valid() const = 0;               // false at the end and after an error: see status()
+  virtual void Next() = 0;                      // requires Valid()
   virtual absl::string_view key() const = 0;    // until the next Next()
   virtual absl::string_view value() const = 0;  // until the next Next()
   virtual absl::Status status() const = 0;
