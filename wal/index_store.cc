@@ -11,10 +11,14 @@ namespace {
 
 uint64_t Bytes(const IndexEntries& entries) { return sizeof(IndexEntries) + entries.capacity() * sizeof(IndexEntry); }
 
-absl::Status WriteIndexFile(FileSystem& fs, const std::string& path, absl::string_view bytes) {
-  TOWLINE_ASSIGN_OR_RETURN(const std::unique_ptr<File> file, fs.Open(path, OpenMode::kCreateOrOpen));
+// Under its final name the file is whole, unless a crash has its say.
+absl::Status WriteIndexFile(FileSystem& fs, const std::string& directory, Lsn first_lsn, absl::string_view bytes) {
+  const std::string tmp = JoinPath(directory, TmpIndexFileName(first_lsn));
+  TOWLINE_ASSIGN_OR_RETURN(std::unique_ptr<File> file, fs.Open(tmp, OpenMode::kCreateOrOpen));
   TOWLINE_RETURN_IF_ERROR(file->Truncate(0));
-  return file->WriteAt(0, bytes);
+  TOWLINE_RETURN_IF_ERROR(file->WriteAt(0, bytes));
+  file.reset();
+  return fs.Rename(tmp, JoinPath(directory, IndexFileName(first_lsn)));
 }
 
 }  // namespace
@@ -96,10 +100,10 @@ bool IndexStore::WriteOne() {
     if (queue_.empty()) return false;
     next = queue_.front();
   }
-  const std::string path = JoinPath(directory_, IndexFileName(next.owner.first_lsn));
-  const absl::Status written = WriteIndexFile(fs_, path, EncodeIndex(next.owner, *next.index));
+  const Lsn first_lsn = next.owner.first_lsn;
+  const absl::Status written = WriteIndexFile(fs_, directory_, first_lsn, EncodeIndex(next.owner, *next.index));
   if (!written.ok()) {
-    logger_.Log(LogLevel::kWarning, "wal_index_not_written", {{"file", path}, {"error", written.message()}});
+    logger_.Log(LogLevel::kWarning, "wal_index_not_written", {{"first_lsn", first_lsn}, {"error", written.message()}});
   }
   MutexLock lock(&mutex_);
   if (!queue_.empty() && queue_.front().index == next.index) queue_.pop_front();

@@ -30,6 +30,7 @@ struct SegmentInfo {
   bool index_present = false;
   int64_t first_time_us = 0;  // 0 if it holds no record
   int64_t last_time_us = 0;
+  std::string damage;  // of header, footer or the link to the segment in front of it; empty = none
 };
 
 struct SpoolInfo {

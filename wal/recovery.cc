@@ -146,9 +146,8 @@ absl::Status Recovery::SortFiles() {
     }
     const FileRow& row = MatchFileRow(file);
     if (row.verdict == FileVerdict::kRemove) removable_.push_back(entry.name);
-    if (row.verdict == FileVerdict::kLeave) {
-      env_.logger.Log(LogLevel::kWarning, "wal_foreign_file", {{"directory", directory_}, {"name", entry.name}});
-    }
+    env_.logger.Log(row.verdict == FileVerdict::kLeave ? LogLevel::kWarning : LogLevel::kDebug, "wal_file",
+                    {{"file", JoinPath(directory_, entry.name)}, {"row", row.name}});
     if (file.kind == FileKind::kSpare && file.usable) log_.spares.push_back(JoinPath(directory_, entry.name));
   }
   return absl::OkStatus();

@@ -143,6 +143,10 @@ FileName ParseFileName(absl::string_view name) {
     kind = FileKind::kTmp;
     numbered = true;
   }
+  if (!segment && absl::StartsWith(stem, "tmp-")) {
+    parsed.kind = FileKind::kTmp;
+    return parsed;
+  }
   if (!numbered && stem.size() != kLsnDigits) return parsed;
   if (ParseNumber(stem, &parsed.number)) parsed.kind = kind;
   return parsed;
@@ -151,6 +155,7 @@ FileName ParseFileName(absl::string_view name) {
 std::string SegmentFileName(Lsn first_lsn) { return absl::StrCat(absl::Dec(first_lsn, absl::kZeroPad20), ".seg"); }
 std::string IndexFileName(Lsn first_lsn) { return absl::StrCat(absl::Dec(first_lsn, absl::kZeroPad20), ".idx"); }
 std::string SpareFileName(uint64_t number) { return absl::StrCat("spare-", number, ".seg"); }
+std::string TmpIndexFileName(Lsn first_lsn) { return absl::StrCat("tmp-", first_lsn, ".idx"); }
 std::string TmpFileName(uint64_t number) { return absl::StrCat("tmp-", number, ".seg"); }
 
 absl::Status PlaceError(absl::StatusCode code, absl::string_view reason, absl::string_view what, absl::string_view file,

@@ -61,12 +61,13 @@ enum class FileKind { kSegment, kIndex, kSpare, kTmp, kOther };
 
 struct FileName {
   FileKind kind = FileKind::kOther;
-  uint64_t number = 0;  // first LSN, or the running number of a spare or tmp file
+  uint64_t number = 0;  // first LSN, or the running number of a spare or tmp segment
 };
 
 FileName ParseFileName(absl::string_view name);
 std::string SegmentFileName(Lsn first_lsn);
 std::string IndexFileName(Lsn first_lsn);
+std::string TmpIndexFileName(Lsn first_lsn);
 std::string SpareFileName(uint64_t number);
 std::string TmpFileName(uint64_t number);
 

@@ -1,0 +1,312 @@
+#include "wal/inspect.h"
+
+#include <cstdlib>
+#include <memory>
+#include <set>
+#include <utility>
+
+#include "absl/strings/str_cat.h"
+
+#include "common/error.h"
+#include "wal/frame_reader.h"
+#include "wal/index.h"
+#include "wal/segment_scan.h"
+#include "wal/segment_set.h"
+
+namespace towline::wal {
+namespace {
+
+// A running node may append between two reads of its newest segment; each read sees more than the one before it.
+constexpr int kReadsMax = 5;
+
+struct Names {
+  std::vector<Lsn> segments;  // by first LSN
+  std::set<Lsn> indexes;
+  uint64_t spares = 0;
+};
+
+absl::StatusOr<Names> ListNames(FileSystem& fs, const std::string& directory) {
+  TOWLINE_ASSIGN_OR_RETURN(const std::vector<std::string> all, fs.List(directory));
+  Names names;
+  for (const std::string& name : all) {
+    const FileName parsed = ParseFileName(name);
+    if (parsed.kind == FileKind::kSegment) names.segments.push_back(parsed.number);
+    if (parsed.kind == FileKind::kIndex) names.indexes.insert(parsed.number);
+    if (parsed.kind == FileKind::kSpare) ++names.spares;
+  }
+  return names;
+}
+
+SegmentSpan SpanOf(FileSystem& fs, const std::string& directory, const SegmentFile& file, const LogEnd& end,
+                   uint64_t end_offset) {
+  return {std::make_shared<Segment>(fs, directory, file.header, 0), end, end_offset, false};
+}
+
+Damage DamageOf(const absl::Status& status) {
+  const ErrorInfo info = GetErrorInfo(status);
+  Damage damage;
+  const auto number = [&](const char* key) -> uint64_t {
+    const auto found = info.metadata.find(key);
+    return found == info.metadata.end() ? 0 : std::strtoull(found->second.c_str(), nullptr, 10);
+  };
+  const auto file = info.metadata.find("file");
+  if (file != info.metadata.end()) damage.file = file->second;
+  damage.offset = number("offset");
+  damage.lsn = number("lsn");
+  damage.what = info.message;
+  return damage;
+}
+
+// The scan of a newest segment, and what a later frame proves to be missing.
+struct NewestScan {
+  std::string bytes;
+  SegmentScan scan;
+  absl::Status damage;
+};
+
+absl::StatusOr<NewestScan> ScanNewest(FileSystem& fs, const SegmentFile& file) {
+  NewestScan newest;
+  uint64_t last_end = 0;
+  for (int i = 0; i < kReadsMax; ++i) {
+    TOWLINE_ASSIGN_OR_RETURN(newest.bytes, ReadFile(fs, file.path));
+    if (newest.bytes.size() != file.file_size) return absl::NotFoundError(file.path);  // it became another file
+    newest.scan = ScanSegment(newest.bytes, file.header, UINT64_MAX / 2);
+    const bool proved = newest.scan.stamp > newest.scan.end.lsn;
+    if (!proved && newest.scan.footer != FooterState::kContradicted) return newest;
+    // Reads are not atomic: the missing part may have been written while the file was read.
+    if (newest.scan.end_offset == last_end) break;
+    last_end = newest.scan.end_offset;
+  }
+  newest.damage = PlaceError(absl::StatusCode::kDataLoss, "wal_damaged",
+                             newest.scan.stamp > newest.scan.end.lsn
+                                 ? absl::StrCat("a later frame proves that LSN ", newest.scan.stamp, " was durable")
+                                 : std::string("the footer contradicts the frames"),
+                             file.path, newest.scan.end_offset, newest.scan.end.lsn + 1);
+  return newest;
+}
+
+int64_t FirstTime(FileSystem& fs, const SegmentFile& segment) {
+  const absl::StatusOr<std::unique_ptr<File>> file = fs.Open(segment.path, OpenMode::kRead);
+  if (!file.ok()) return 0;
+  std::string bytes(kFrameHeaderSize, '\0');
+  if (!(*file)->ReadAt(kFramesStart, bytes.size(), bytes.data()).ok()) return 0;
+  LocalFrame frame;
+  if (CheckFrame(bytes, segment.header.salt, &frame) == FrameCheck::kNoFrame) return 0;
+  return frame.frame.header.commit_time_us;
+}
+
+uint64_t TailBytes(absl::string_view file, uint64_t end_offset) {
+  const size_t last = file.substr(0, FramesEnd(file.size())).find_last_not_of('\0');
+  return last == absl::string_view::npos || last < end_offset ? 0 : last + 1 - end_offset;
+}
+
+// Header, footer and link of a segment.
+absl::Status CheckFrames(const SegmentFile* before, const SegmentFile& segment, bool newest) {
+  TOWLINE_RETURN_IF_ERROR(segment.header_status);
+  if (before != nullptr && before->footer_status.ok()) TOWLINE_RETURN_IF_ERROR(CheckLink(*before, segment));
+  return newest ? absl::OkStatus() : segment.footer_status;
+}
+
+// Reads the segments of a directory that does not stand still: what pruning takes away meanwhile is left out.
+absl::StatusOr<std::vector<SegmentFile>> ReadSegments(FileSystem& fs, const std::string& directory,
+                                                      const Names& names) {
+  std::vector<SegmentFile> segments;
+  for (const Lsn lsn : names.segments) {
+    absl::StatusOr<SegmentFile> segment = ReadSegmentFile(fs, directory, lsn);
+    const bool gone = absl::IsNotFound(segment.status()) ||
+                      (segment.ok() && !segment->header_status.ok() && !Exists(fs, segment->path));
+    if (gone) continue;
+    if (!segment.ok()) return segment.status();
+    segments.push_back(*std::move(segment));
+  }
+  return segments;
+}
+
+// Verifies one segment after the other.
+class Verifier {
+ public:
+  Verifier(FileSystem& fs, const std::string& directory) : fs_(fs), directory_(directory) {}
+
+  absl::StatusOr<VerifyReport> Run();
+
+ private:
+  absl::Status VerifySegment(const SegmentFile& segment, const absl::Status& frame, bool newest);
+  // Reads the frames and compares them with the index entries.
+  void ReadFrames(const SegmentFile& segment, const LogEnd& end, uint64_t end_offset, bool sealed);
+  IndexEntries ReadIndex(const SegmentFile& segment);
+  void Add(const SegmentFile& segment, const absl::Status& damage);
+
+  FileSystem& fs_;
+  const std::string& directory_;
+  Names names_;
+  VerifyReport report_;
+};
+
+absl::StatusOr<VerifyReport> Verifier::Run() {
+  TOWLINE_ASSIGN_OR_RETURN(names_, ListNames(fs_, directory_));
+  TOWLINE_ASSIGN_OR_RETURN(const std::vector<SegmentFile> segments, ReadSegments(fs_, directory_, names_));
+  for (size_t i = 0; i < segments.size(); ++i) {
+    const bool newest = i + 1 == segments.size();
+    const absl::Status frame = CheckFrames(i == 0 ? nullptr : &segments[i - 1], segments[i], newest);
+    TOWLINE_RETURN_IF_ERROR(VerifySegment(segments[i], frame, newest));
+  }
+  return std::move(report_);
+}
+
+absl::Status Verifier::VerifySegment(const SegmentFile& segment, const absl::Status& frame, bool newest) {
+  ++report_.segments;
+  if (!frame.ok()) Add(segment, frame);
+  if (!segment.header_status.ok()) return absl::OkStatus();
+  if (!newest && segment.footer_status.ok()) {
+    ReadFrames(segment, segment.footer.end, segment.footer.end_offset, true);
+    return absl::OkStatus();
+  }
+  absl::StatusOr<NewestScan> scanned = ScanNewest(fs_, segment);
+  if (absl::IsNotFound(scanned.status())) return absl::OkStatus();
+  if (!scanned.ok()) return scanned.status();
+  if (!scanned->damage.ok()) Add(segment, scanned->damage);
+  ReadFrames(segment, scanned->scan.end, scanned->scan.end_offset, false);
+  return absl::OkStatus();
+}
+
+void Verifier::ReadFrames(const SegmentFile& segment, const LogEnd& end, uint64_t end_offset, bool sealed) {
+  const SegmentSpan span = SpanOf(fs_, directory_, segment, end, end_offset);
+  const IndexEntries index = sealed ? ReadIndex(segment) : IndexEntries();
+  size_t next_entry = 0;
+  const absl::StatusOr<std::shared_ptr<File>> file = span.segment->OpenFile();
+  if (!file.ok()) return;  // removed meanwhile
+  std::string buffer;
+  FrameReader reader(**file, span, kFramesStart, segment.header.before, kReadBytesMax, &buffer);
+  while (true) {
+    const uint64_t offset = reader.offset();
+    const absl::StatusOr<const LocalFrame*> frame = reader.Next();
+    if (!frame.ok()) return Add(segment, frame.status());
+    if (*frame == nullptr) break;
+    const ShippedHeader& header = (*frame)->frame.header;
+    if (report_.records++ == 0) report_.first_lsn = header.lsn;
+    report_.bytes += (*frame)->size;
+    report_.last_lsn = header.lsn;
+    const IndexEntry actual = {header.lsn, header.commit_time_us, offset, header.prev_chain};
+    if (next_entry < index.size() && index[next_entry] == actual) ++next_entry;
+  }
+  if (reader.position() != end) {
+    Add(segment,
+        PlaceError(absl::StatusCode::kDataLoss, "wal_damaged", "the frames end differently than the footer says",
+                   segment.path, FramesEnd(segment.file_size), reader.position().lsn + 1));
+  }
+  if (next_entry < index.size()) {
+    Add(segment, PlaceError(absl::StatusCode::kDataLoss, "wal_damaged", "the index does not describe the segment",
+                            JoinPath(directory_, IndexFileName(segment.name_lsn)),
+                            kIndexHeaderSize + next_entry * kIndexEntrySize, 0));
+  }
+}
+
+IndexEntries Verifier::ReadIndex(const SegmentFile& segment) {
+  IndexEntries entries;
+  if (names_.indexes.count(segment.name_lsn) == 0) return entries;
+  const std::string path = JoinPath(directory_, IndexFileName(segment.name_lsn));
+  const absl::StatusOr<std::string> bytes = ReadFile(fs_, path);
+  if (!bytes.ok()) return entries;
+  const IndexOwner owner{segment.name_lsn, segment.footer.end.lsn, segment.header.salt, segment.footer.end_offset};
+  std::string what;
+  if (!DecodeIndex(*bytes, owner, &entries, &what)) {
+    Add(segment, PlaceError(absl::StatusCode::kDataLoss, "wal_damaged", what, path, 0, 0));
+  }
+  return entries;
+}
+
+void Verifier::Add(const SegmentFile& segment, const absl::Status& damage) {
+  if (Exists(fs_, segment.path)) report_.damages.push_back(DamageOf(damage));
+}
+
+}  // namespace
+
+absl::StatusOr<SpoolInfo> InspectSpool(FileSystem& fs, const std::string& directory) {
+  TOWLINE_ASSIGN_OR_RETURN(const Names names, ListNames(fs, directory));
+  TOWLINE_ASSIGN_OR_RETURN(const std::vector<SegmentFile> files, ReadSegments(fs, directory, names));
+  SpoolInfo info;
+  info.spares = names.spares;
+  for (size_t i = 0; i < files.size(); ++i) {
+    const SegmentFile& file = files[i];
+    const bool newest = i + 1 == files.size();
+    SegmentInfo segment;
+    segment.file = file.path;
+    segment.file_bytes = file.file_size;
+    segment.first_lsn = file.name_lsn;
+    segment.last_lsn = file.name_lsn - 1;
+    segment.index_present = names.indexes.count(file.name_lsn) > 0;
+    const absl::Status frame = CheckFrames(i == 0 ? nullptr : &files[i - 1], file, newest);
+    if (!frame.ok()) segment.damage = GetErrorInfo(frame).message;
+    if (file.header_status.ok()) {
+      segment.cluster_id = file.header.cluster_id;
+      segment.generation = file.header.generation;
+      LogEnd end = file.header.before;
+      if (!newest && file.footer_status.ok()) {
+        segment.sealed = true;
+        end = file.footer.end;
+        segment.used_bytes = file.footer.end_offset;
+      } else {
+        absl::StatusOr<NewestScan> scanned = ScanNewest(fs, file);
+        if (absl::IsNotFound(scanned.status())) continue;
+        if (!scanned.ok()) return scanned.status();
+        end = scanned->scan.end;
+        segment.used_bytes = scanned->scan.end_offset;
+        if (newest) info.tail_bytes = TailBytes(scanned->bytes, scanned->scan.end_offset);
+        if (!scanned->damage.ok() && segment.damage.empty()) {
+          segment.damage = GetErrorInfo(scanned->damage).message;
+        }
+      }
+      segment.last_lsn = end.lsn;
+      segment.records = end.lsn - file.header.before.lsn;
+      if (segment.records > 0) {
+        segment.first_time_us = FirstTime(fs, file);
+        segment.last_time_us = end.commit_time_us;
+      }
+    }
+    info.segments.push_back(std::move(segment));
+  }
+  return info;
+}
+
+absl::StatusOr<VerifyReport> VerifySpool(FileSystem& fs, const std::string& directory) {
+  return Verifier(fs, directory).Run();
+}
+
+absl::Status DumpSpool(FileSystem& fs, const std::string& directory, Lsn first, Lsn last,
+                       const std::function<absl::Status(const DumpedFrame&)>& fn) {
+  TOWLINE_ASSIGN_OR_RETURN(const Names names, ListNames(fs, directory));
+  TOWLINE_ASSIGN_OR_RETURN(const std::vector<SegmentFile> files, ReadSegments(fs, directory, names));
+  for (size_t i = 0; i < files.size(); ++i) {
+    const SegmentFile& file = files[i];
+    const bool newest = i + 1 == files.size();
+    if (!newest && files[i + 1].name_lsn <= first) continue;
+    if (last != 0 && file.name_lsn > last) break;
+    TOWLINE_RETURN_IF_ERROR(CheckFrames(i == 0 ? nullptr : &files[i - 1], file, newest));
+    LogEnd end = file.footer.end;
+    uint64_t end_offset = file.footer.end_offset;
+    absl::Status damage_at_end;
+    if (newest) {
+      TOWLINE_ASSIGN_OR_RETURN(const NewestScan scanned, ScanNewest(fs, file));
+      end = scanned.scan.end;
+      end_offset = scanned.scan.end_offset;
+      damage_at_end = scanned.damage;
+    }
+    const SegmentSpan span = SpanOf(fs, directory, file, end, end_offset);
+    TOWLINE_ASSIGN_OR_RETURN(const std::shared_ptr<File> opened, span.segment->OpenFile());
+    std::string buffer;
+    FrameReader reader(*opened, span, kFramesStart, file.header.before, kReadBytesMax, &buffer);
+    while (true) {
+      const uint64_t offset = reader.offset();
+      TOWLINE_ASSIGN_OR_RETURN(const LocalFrame* const frame, reader.Next());
+      if (frame == nullptr) break;
+      const Lsn lsn = frame->frame.header.lsn;
+      if (lsn < first) continue;
+      if (last != 0 && lsn > last) return absl::OkStatus();
+      TOWLINE_RETURN_IF_ERROR(fn({frame->frame, frame->stamp, file.path, offset}));
+    }
+    TOWLINE_RETURN_IF_ERROR(damage_at_end);
+  }
+  return absl::OkStatus();
+}
+
+}  // namespace towline::wal
