@@ -1,0 +1,278 @@
+#include "primary/sequencer.h"
+
+#include <algorithm>
+#include <string>
+#include <utility>
+
+#include "absl/strings/str_cat.h"
+#include "common/error.h"
+#include "common/names.h"
+
+namespace towline {
+namespace {
+
+// A job is counted with what it holds besides its payloads.
+constexpr uint64_t kRecordOverheadBytes = 256;
+
+uint64_t JobBytes(const WriteJob& job) {
+  uint64_t bytes = kRecordOverheadBytes;
+  for (const WriteRecord& record : job.records) bytes += record.payload.size() + kRecordOverheadBytes;
+  return bytes;
+}
+
+absl::Status ConditionFailed(const KeyCondition& condition, const Overlay::KeyState& state) {
+  const std::string expected = condition.exists ? (*condition.exists ? "to exist" : "not to exist")
+                                                : absl::StrCat("last modified at LSN ", condition.modified_lsn);
+  const std::string found =
+      state.exists ? absl::StrCat("exists, last modified at LSN ", state.modified_lsn) : "does not exist";
+  ErrorInfo info;
+  info.reason = "condition_failed";
+  info.message = absl::StrCat("key \"", Printable(condition.key), "\" was expected ", expected, " but ", found);
+  info.next_action = "read the key again and decide anew";
+  info.metadata["exists"] = state.exists ? "true" : "false";
+  info.metadata["modified_lsn"] = absl::StrCat(state.exists ? state.modified_lsn : 0);
+  return MakeError(absl::StatusCode::kFailedPrecondition, std::move(info));
+}
+
+}  // namespace
+
+struct Sequencer::Batch {
+  std::vector<std::unique_ptr<WriteJob>> jobs;
+  Lsn last_lsn = 0;  // of the records written; 0 = none
+};
+
+Sequencer::Sequencer(GroupSink& sink, StateStore& state, Executor& executor, Clock& clock, Term term, uint64_t term_id,
+                     SequencerOptions options, std::function<void(absl::Status)> on_fatal)
+    : sink_(sink),
+      state_(state),
+      clock_(clock),
+      term_(term),
+      term_id_(term_id),
+      options_(options),
+      on_fatal_(std::move(on_fatal)) {
+  loop_ = executor.Start("wal-writer", [this] { return Step(); });
+}
+
+Sequencer::~Sequencer() { Stop(); }
+
+absl::Status Sequencer::Submit(std::unique_ptr<WriteJob>* job) {
+  const uint64_t bytes = JobBytes(**job);
+  bool wake = false;
+  {
+    MutexLock lock(&mutex_);
+    if (stopping_) {
+      return MakeError(absl::StatusCode::kUnavailable, "stopping", "the node takes no writes any more",
+                       "retry on the primary");
+    }
+    // A job larger than the whole queue must still pass when nothing else is in it.
+    if (queue_bytes_ != 0 && queue_bytes_ + bytes > options_.queue_bytes_max) {
+      return MakeError(absl::StatusCode::kResourceExhausted, "queue_full",
+                       absl::StrCat("the write queue holds ", queue_bytes_, " bytes; wal.queue_bytes is ",
+                                    options_.queue_bytes_max),
+                       "retry with backoff");
+    }
+    (*job)->bytes = bytes;
+    queue_bytes_ += bytes;
+    ++unanswered_;
+    wake = queue_.empty();
+    queue_.push_back(std::move(*job));
+  }
+  if (wake) loop_->Wake();
+  return absl::OkStatus();
+}
+
+void Sequencer::NotifySpace(std::function<void()> fn) {
+  {
+    MutexLock lock(&mutex_);
+    if (queue_bytes_ != 0) {  // an answer is to come, and it looks at the waiters
+      space_waiters_.push_back(std::move(fn));
+      return;
+    }
+  }
+  fn();
+}
+
+void Sequencer::Stop() {
+  {
+    MutexLock lock(&mutex_);
+    stopping_ = true;
+    while (unanswered_ != 0) idle_cv_.Wait(&mutex_);
+  }
+  loop_->Stop();
+}
+
+SequencerStats Sequencer::stats() const {
+  SequencerStats stats;
+  stats.records_total = records_total_.load(std::memory_order_relaxed);
+  stats.refused_total = refused_total_.load(std::memory_order_relaxed);
+  stats.duplicates_total = duplicates_total_.load(std::memory_order_relaxed);
+  stats.groups_total = groups_total_.load(std::memory_order_relaxed);
+  MutexLock lock(&mutex_);
+  stats.queue_bytes = queue_bytes_;
+  return stats;
+}
+
+std::shared_ptr<Sequencer::Batch> Sequencer::TakeBatch() {
+  auto batch = std::make_shared<Batch>();
+  uint64_t bytes = 0;
+  MutexLock lock(&mutex_);
+  while (!queue_.empty() && (batch->jobs.empty() || bytes + queue_.front()->bytes <= options_.group_bytes_max)) {
+    bytes += queue_.front()->bytes;
+    batch->jobs.push_back(std::move(queue_.front()));
+    queue_.pop_front();
+  }
+  return batch;
+}
+
+StepResult Sequencer::Step() {
+  const std::shared_ptr<Batch> batch = TakeBatch();
+  if (batch->jobs.empty()) return StepResult::WaitForWake();
+  if (!failed_.ok()) {
+    Fail(batch, failed_);
+    Answer(batch.get());
+    return StepResult::Again();
+  }
+
+  const wal::LogEnd before = sink_.End();
+  wal::GroupBuilder builder(before);
+  {
+    const int64_t now_us = clock_.WallMicros();
+    MutexLock lock(&overlay_mutex_);
+    for (const auto& job : batch->jobs) {
+      for (WriteRecord& record : job->records) Decide(&record, &builder, now_us);
+    }
+  }
+  const bool empty = builder.empty();
+  batch->last_lsn = empty ? 0 : builder.end().lsn;
+  absl::Status appended =
+      sink_.AppendAndApply(empty ? nullptr : builder.Finish(), [this, batch] { OnApplied(batch); });
+  if (appended.ok()) {
+    groups_total_.fetch_add(empty ? 0 : 1, std::memory_order_relaxed);
+    return StepResult::Again();
+  }
+
+  {
+    MutexLock lock(&overlay_mutex_);
+    overlay_.Discard(before.lsn);
+  }
+  batch->last_lsn = 0;
+  Fail(batch, appended);
+  if (absl::IsResourceExhausted(appended)) {
+    // Answers keep their order: behind everything that is still on its way.
+    appended = sink_.AppendAndApply(nullptr, [this, batch] { OnApplied(batch); });
+    if (appended.ok()) return StepResult::Again();
+  }
+  failed_ = appended;
+  on_fatal_(appended);
+  Answer(batch.get());
+  return StepResult::Again();
+}
+
+void Sequencer::Decide(WriteRecord* record, wal::GroupBuilder* builder, int64_t now_us) {
+  const uint64_t now_ms = static_cast<uint64_t>(now_us) / 1000;
+  WriteOutcome& outcome = record->outcome;
+  if (record->request) outcome.status = CheckRequest(*record->request, &outcome);
+  if (outcome.status.ok() && outcome.duplicate) {
+    duplicates_total_.fetch_add(1, std::memory_order_relaxed);
+    return;
+  }
+  if (outcome.status.ok() && !record->conditions.empty()) outcome.status = CheckConditions(*record, now_ms);
+  if (outcome.status.ok() && record->is_expiry) outcome.status = CheckExpiry(*record, now_ms);
+  if (!outcome.status.ok()) {
+    refused_total_.fetch_add(1, std::memory_order_relaxed);
+    return;
+  }
+  record->lsn = builder->Add(record->type, term_, now_us, record->payload, record->payload_crc);
+  outcome.position = Position{term_, term_id_, record->lsn, builder->end().chain};
+  overlay_.Add(record->lsn, record);
+  records_total_.fetch_add(1, std::memory_order_relaxed);
+}
+
+absl::Status Sequencer::CheckRequest(const RequestKey& request, WriteOutcome* outcome) {
+  if (const Lsn lsn = overlay_.FindRequest(request.client_id, request.sequence); lsn != 0) {
+    outcome->duplicate = true;
+    outcome->position.lsn = lsn;
+    return absl::OkStatus();
+  }
+  TOWLINE_ASSIGN_OR_RETURN(const RequestLookup lookup, state_.LookupRequest(request.client_id, request.sequence));
+  switch (lookup.outcome) {
+    case RequestLookup::Outcome::kNew:
+      return absl::OkStatus();
+    case RequestLookup::Outcome::kSeen:
+      outcome->duplicate = true;
+      outcome->position.lsn = lookup.lsn;
+      return absl::OkStatus();
+    case RequestLookup::Outcome::kTooOld:
+      break;
+  }
+  return MakeError(absl::StatusCode::kFailedPrecondition, "request_too_old",
+                   absl::StrCat("request ", request.client_id, ":", request.sequence,
+                                " is older than the window of ", kRequestWindow,
+                                " records; whether it was written is not known any more"),
+                   "read the keys to find out, then write with a new sequence");
+}
+
+absl::StatusOr<Overlay::KeyState> Sequencer::LookUp(absl::string_view key) {
+  if (const auto found = overlay_.Find(key)) return *found;
+  // now 0: the caller judges the expiry.
+  TOWLINE_ASSIGN_OR_RETURN(const auto entry, state_.Get(key, 0));
+  if (!entry) return Overlay::KeyState{};
+  return Overlay::KeyState{true, entry->expire_at_ms, entry->modified_lsn};
+}
+
+absl::Status Sequencer::CheckConditions(const WriteRecord& record, uint64_t now_ms) {
+  for (const KeyCondition& condition : record.conditions) {
+    TOWLINE_ASSIGN_OR_RETURN(Overlay::KeyState state, LookUp(condition.key));
+    if (state.exists && IsExpired(state.expire_at_ms, now_ms)) state = {};
+    const bool holds = condition.exists ? state.exists == *condition.exists
+                                        : state.exists && state.modified_lsn == condition.modified_lsn;
+    if (!holds) return ConditionFailed(condition, state);
+  }
+  return absl::OkStatus();
+}
+
+absl::Status Sequencer::CheckExpiry(const WriteRecord& record, uint64_t now_ms) {
+  TOWLINE_ASSIGN_OR_RETURN(const Overlay::KeyState state, LookUp(record.effects[0].key));
+  if (state.exists && IsExpired(state.expire_at_ms, now_ms)) return absl::OkStatus();
+  return MakeError(absl::StatusCode::kFailedPrecondition, "not_expired", "the key was written or deleted meanwhile");
+}
+
+void Sequencer::OnApplied(const std::shared_ptr<Batch>& batch) {
+  if (batch->last_lsn != 0) {
+    MutexLock lock(&overlay_mutex_);
+    overlay_.Retire(batch->last_lsn);
+  }
+  Answer(batch.get());
+}
+
+void Sequencer::Fail(const std::shared_ptr<Batch>& batch, const absl::Status& status) {
+  for (const auto& job : batch->jobs) {
+    for (WriteRecord& record : job->records) {
+      // A duplicate or refusal may have rested on a record of this same batch, which is not in the log now.
+      record.outcome = WriteOutcome{};
+      record.outcome.status = status;
+      record.lsn = 0;
+    }
+  }
+}
+
+void Sequencer::Answer(Batch* batch) {
+  uint64_t bytes = 0;
+  const uint64_t count = batch->jobs.size();
+  for (auto& job : batch->jobs) {
+    bytes += job->bytes;
+    WriteJob* const raw = job.get();
+    raw->OnDone(std::move(job));
+  }
+  std::vector<std::function<void()>> waiters;
+  {
+    MutexLock lock(&mutex_);
+    queue_bytes_ -= bytes;
+    unanswered_ -= count;
+    if (queue_bytes_ <= options_.queue_bytes_max / 2) waiters.swap(space_waiters_);
+    if (unanswered_ == 0) idle_cv_.NotifyAll();
+  }
+  for (const auto& waiter : waiters) waiter();
+}
+
+}  // namespace towline

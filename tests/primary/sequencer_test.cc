@@ -1,0 +1,442 @@
+// Tests of the write path up to the log: intake, overlay, sequencer, expiry.
+//
+// Goal     Conditions, request ids and expiries are decided as if every record before had been applied already, and
+//          nothing is answered before it is appended and applied.
+// Method   A group sink that a test holds back and releases, real state over MemoryStore, SimExecutor and FakeClock.
+//          The random test compares outcomes with a plain map that decides one record after the other.
+
+#include "primary/sequencer.h"
+
+#include <deque>
+#include <map>
+#include <memory>
+#include <optional>
+#include <random>
+#include <string>
+#include <vector>
+
+#include "common/error.h"
+#include "gmock/gmock.h"
+#include "gtest/gtest.h"
+#include "primary/expirer.h"
+#include "primary/write_intake.h"
+#include "store/memory_store.h"
+#include "tests/support/fake_clock.h"
+#include "tests/support/sim_executor.h"
+#include "tests/support/status_matchers.h"
+#include "towline/v1/change.pb.h"
+#include "towline/v1/kv_service.pb.h"
+
+namespace towline {
+namespace {
+
+using ::testing::ElementsAre;
+using test::FakeClock;
+using test::IsOk;
+using test::ReasonIs;
+using test::SimExecutor;
+
+constexpr Term kTerm = 3;
+constexpr uint64_t kTermId = 77;
+
+// Appends at once, applies when told.
+class HeldSink final : public GroupSink {
+ public:
+  explicit HeldSink(StateStore& state) : state_(state) {}
+
+  wal::LogEnd End() override { return end_; }
+
+  absl::Status AppendAndApply(std::shared_ptr<wal::FrameGroup> group, std::function<void()> done) override {
+    if (group != nullptr && !next_error_.ok()) return std::exchange(next_error_, absl::OkStatus());
+    if (group != nullptr) {
+      EXPECT_EQ(group->before.lsn, end_.lsn);
+      end_ = group->after;
+      ++groups_;
+    }
+    pending_.push_back({std::move(group), std::move(done)});
+    if (!held_) Release();
+    return absl::OkStatus();
+  }
+
+  void Hold() { held_ = true; }
+  void FailNext(absl::Status error) { next_error_ = std::move(error); }
+  void Release() {
+    held_ = false;
+    while (!pending_.empty()) ApplyOne();
+  }
+  void ApplyOne() {
+    const auto [group, done] = std::move(pending_.front());
+    pending_.pop_front();
+    if (group != nullptr) {
+      std::vector<ApplyRecord> records;
+      for (size_t i = 0; i < group->frames.size(); ++i) {
+        const auto frame = wal::DecodeShipped(group->shipped(i));
+        ASSERT_THAT(frame.status(), IsOk());
+        records.push_back({Position{frame->header.term, kTermId, frame->header.lsn, frame->chain()}, frame->payload});
+      }
+      ASSERT_THAT(state_.Apply(records), IsOk());
+    }
+    done();
+  }
+  int groups() const { return groups_; }
+
+ private:
+  StateStore& state_;
+  wal::LogEnd end_;
+  bool held_ = false;
+  int groups_ = 0;
+  absl::Status next_error_;
+  std::deque<std::pair<std::shared_ptr<wal::FrameGroup>, std::function<void()>>> pending_;
+};
+
+// A job of one request, whose outcome lands in `*out`.
+class TestJob final : public WriteJob {
+ public:
+  TestJob(v1::WriteRequest request, uint64_t now_ms, std::optional<WriteOutcome>* out)
+      : request_(std::move(request)), out_(out) {
+    EXPECT_THAT(BuildWriteRecord(request_, now_ms, kRecordSizeMaxDefault, &records.emplace_back()), IsOk());
+  }
+  void OnDone(std::unique_ptr<WriteJob> self) override {
+    EXPECT_FALSE(out_->has_value()) << "answered twice";
+    *out_ = records[0].outcome;
+    self.reset();
+  }
+
+ private:
+  const v1::WriteRequest request_;
+  std::optional<WriteOutcome>* const out_;
+};
+
+v1::WriteRequest Put(const std::string& key, const std::string& value, uint64_t expire_at_ms = 0) {
+  v1::WriteRequest request;
+  v1::Put* put = request.add_operations()->mutable_put();
+  put->set_key(key);
+  put->set_value(value);
+  put->set_expire_at_ms(expire_at_ms);
+  return request;
+}
+
+v1::WriteRequest Delete(const std::string& key) {
+  v1::WriteRequest request;
+  request.add_operations()->mutable_delete_()->set_key(key);
+  return request;
+}
+
+v1::WriteRequest DeleteRange(const std::string& begin, const std::string& end) {
+  v1::WriteRequest request;
+  request.add_operations()->mutable_delete_range()->set_begin(begin);
+  request.mutable_operations(0)->mutable_delete_range()->set_end(end);
+  return request;
+}
+
+v1::WriteRequest IfExists(v1::WriteRequest request, const std::string& key, bool exists) {
+  v1::Condition* condition = request.add_conditions();
+  condition->set_key(key);
+  condition->set_exists(exists);
+  return request;
+}
+
+v1::WriteRequest IfModified(v1::WriteRequest request, const std::string& key, Lsn lsn) {
+  v1::Condition* condition = request.add_conditions();
+  condition->set_key(key);
+  condition->set_modified_lsn(lsn);
+  return request;
+}
+
+v1::WriteRequest WithId(v1::WriteRequest request, const std::string& client, uint64_t sequence) {
+  request.mutable_request_id()->set_client_id(client);
+  request.mutable_request_id()->set_sequence(sequence);
+  return request;
+}
+
+class SequencerTest : public ::testing::Test {
+ protected:
+  SequencerTest() {
+    auto store = stores_.Open("db");
+    EXPECT_THAT(store.status(), IsOk());
+    auto state = StateStore::Open(*std::move(store));
+    EXPECT_THAT(state.status(), IsOk());
+    state_ = *std::move(state);
+    sink_ = std::make_unique<HeldSink>(*state_);
+    MakeSequencer({});
+  }
+  ~SequencerTest() override {
+    sink_->Release();
+    executor_.RunUntilIdle();
+    sequencer_->Stop();
+  }
+
+  void MakeSequencer(SequencerOptions options) {
+    sequencer_.reset();
+    sequencer_ = std::make_unique<Sequencer>(*sink_, *state_, executor_, clock_, kTerm, kTermId, options,
+                                             [this](absl::Status status) { fatal_ = std::move(status); });
+  }
+
+  uint64_t NowMs() const { return static_cast<uint64_t>(clock_.WallMicros()) / 1000; }
+
+  // Queues a request; its outcome appears in outcomes_[index].
+  size_t Submit(v1::WriteRequest request) {
+    outcomes_.emplace_back();
+    std::unique_ptr<WriteJob> job = std::make_unique<TestJob>(std::move(request), NowMs(), &outcomes_.back());
+    EXPECT_THAT(sequencer_->Submit(&job), IsOk());
+    return outcomes_.size() - 1;
+  }
+  WriteOutcome Write(v1::WriteRequest request) {
+    const size_t index = Submit(std::move(request));
+    executor_.RunUntilIdle();
+    EXPECT_TRUE(outcomes_[index].has_value());
+    return outcomes_[index].value_or(WriteOutcome{});
+  }
+
+  FakeClock clock_;
+  SimExecutor executor_{&clock_};
+  MemoryStoreFactory stores_;
+  std::unique_ptr<StateStore> state_;
+  std::unique_ptr<HeldSink> sink_;
+  std::unique_ptr<Sequencer> sequencer_;
+  absl::Status fatal_;
+  std::deque<std::optional<WriteOutcome>> outcomes_;
+};
+
+TEST_F(SequencerTest, RecordsGetConsecutiveLsnsOfTheTerm) {
+  const WriteOutcome first = Write(Put("a", "1"));
+  const WriteOutcome second = Write(Put("b", "2"));
+  EXPECT_EQ(first.position.lsn, 1u);
+  EXPECT_EQ(second.position.lsn, 2u);
+  EXPECT_EQ(second.position.term, kTerm);
+  EXPECT_EQ(second.position.term_id, kTermId);
+  EXPECT_EQ(second.position.chain, sink_->End().chain);
+}
+
+TEST_F(SequencerTest, NothingIsAnsweredBeforeItIsApplied) {
+  sink_->Hold();
+  const size_t put = Submit(Put("a", "1"));
+  executor_.RunUntilIdle();
+  EXPECT_FALSE(outcomes_[put].has_value());
+  sink_->Release();
+  EXPECT_THAT(outcomes_[put].value().status, IsOk());
+}
+
+TEST_F(SequencerTest, AllThatIsQueuedGoesIntoOneGroup) {
+  for (int i = 0; i < 10; ++i) Submit(Put("k" + std::to_string(i), "v"));
+  executor_.RunUntilIdle();
+  EXPECT_EQ(sink_->groups(), 1);
+}
+
+TEST_F(SequencerTest, ConditionsSeeRecordsThatAreNotAppliedYet) {
+  sink_->Hold();
+  Submit(Put("a", "1"));
+  executor_.RunUntilIdle();
+  const size_t absent = Submit(IfExists(Put("a", "2"), "a", false));
+  const size_t version = Submit(IfModified(Put("a", "3"), "a", 1));
+  const size_t stale = Submit(IfModified(Put("a", "4"), "a", 1));
+  executor_.RunUntilIdle();
+  // A refusal depends on records that are not durable and applied yet, so it waits too.
+  EXPECT_FALSE(outcomes_[absent].has_value());
+  sink_->Release();
+  EXPECT_THAT(outcomes_[absent].value().status, ReasonIs("condition_failed"));
+  EXPECT_EQ(outcomes_[version].value().position.lsn, 2u);
+  EXPECT_THAT(outcomes_[stale].value().status, ReasonIs("condition_failed"));
+}
+
+TEST_F(SequencerTest, ConditionsSeeDeleteRangesInFlight) {
+  Write(Put("b", "1"));
+  sink_->Hold();
+  Submit(Put("c", "1"));
+  Submit(DeleteRange("a", "d"));
+  const size_t b = Submit(IfExists(Put("x", "1"), "b", true));
+  const size_t c = Submit(IfExists(Put("x", "1"), "c", true));
+  Submit(Put("c", "2"));
+  const size_t again = Submit(IfExists(Put("x", "1"), "c", true));
+  executor_.RunUntilIdle();
+  sink_->Release();
+  EXPECT_THAT(outcomes_[b].value().status, ReasonIs("condition_failed"));
+  EXPECT_THAT(outcomes_[c].value().status, ReasonIs("condition_failed"));
+  EXPECT_THAT(outcomes_[again].value().status, IsOk());
+}
+
+TEST_F(SequencerTest, ARequestIdIsWrittenOnceInFlightAndAfterwards) {
+  sink_->Hold();
+  const size_t first = Submit(WithId(Put("a", "1"), "c1", 5));
+  const size_t retry = Submit(WithId(Put("a", "1"), "c1", 5));
+  executor_.RunUntilIdle();
+  sink_->Release();
+  EXPECT_FALSE(outcomes_[first].value().duplicate);
+  EXPECT_TRUE(outcomes_[retry].value().duplicate);
+  EXPECT_EQ(outcomes_[retry].value().position.lsn, 1u);
+  const WriteOutcome late = Write(WithId(Put("a", "1"), "c1", 5));
+  EXPECT_TRUE(late.duplicate);
+  EXPECT_EQ(late.position.lsn, 1u);
+  EXPECT_FALSE(Write(WithId(Put("a", "1"), "c1", 6)).duplicate);
+  EXPECT_EQ(sink_->End().lsn, 2u);
+}
+
+TEST_F(SequencerTest, AFullDiskRefusesTheGroupAndLeavesNoTraceOfIt) {
+  sink_->FailNext(MakeError(absl::StatusCode::kResourceExhausted, "disk_full", "no space"));
+  EXPECT_THAT(Write(WithId(Put("a", "1"), "c1", 1)).status, ReasonIs("disk_full"));
+  EXPECT_THAT(fatal_, IsOk());
+  // Neither the key nor the request id of the refused record is known.
+  EXPECT_THAT(Write(IfExists(Put("a", "2"), "a", false)).status, IsOk());
+  EXPECT_FALSE(Write(WithId(Put("b", "1"), "c1", 1)).duplicate);
+}
+
+TEST_F(SequencerTest, AFailedLogEndsEverything) {
+  sink_->FailNext(MakeError(absl::StatusCode::kDataLoss, "wal_poisoned", "sync failed"));
+  EXPECT_THAT(Write(Put("a", "1")).status, ReasonIs("wal_poisoned"));
+  EXPECT_THAT(fatal_, ReasonIs("wal_poisoned"));
+  EXPECT_THAT(Write(Put("a", "1")).status, ReasonIs("wal_poisoned"));
+  EXPECT_EQ(sink_->End().lsn, 0u);
+}
+
+TEST_F(SequencerTest, TheQueueIsBoundedUntilAnswersLeave) {
+  SequencerOptions options;
+  options.queue_bytes_max = 4096;
+  MakeSequencer(options);
+  sink_->Hold();
+  Submit(Put("a", std::string(3000, 'x')));
+  std::optional<WriteOutcome> never;
+  std::unique_ptr<WriteJob> job = std::make_unique<TestJob>(Put("b", std::string(3000, 'x')), NowMs(), &never);
+  EXPECT_THAT(sequencer_->Submit(&job), ReasonIs("queue_full"));
+  ASSERT_NE(job, nullptr);  // not taken
+  int notified = 0;
+  sequencer_->NotifySpace([&] { ++notified; });
+  executor_.RunUntilIdle();
+  EXPECT_EQ(notified, 0);
+  sink_->Release();
+  EXPECT_EQ(notified, 1);
+  EXPECT_THAT(sequencer_->Submit(&job), IsOk());
+  executor_.RunUntilIdle();
+  EXPECT_TRUE(never.has_value());
+}
+
+TEST_F(SequencerTest, AnExpiredKeyDoesNotExistForConditions) {
+  Write(Put("a", "1", NowMs() + 1000));
+  EXPECT_THAT(Write(IfExists(Put("x", "1"), "a", true)).status, IsOk());
+  clock_.Advance(1'000'000);
+  EXPECT_THAT(Write(IfExists(Put("x", "2"), "a", true)).status, ReasonIs("condition_failed"));
+}
+
+TEST_F(SequencerTest, TheExpirerDeletesWhatIsDueAndNothingElse) {
+  Write(Put("due", "1", NowMs() + 1000));
+  Write(Put("later", "1", NowMs() + 60'000));
+  Write(Put("renewed", "1", NowMs() + 1000));
+  Write(Put("renewed", "2"));
+  test::FakeClock& clock = clock_;
+  Expirer expirer(*sequencer_, *state_, executor_, clock, *NullLogger(), 500'000);
+  executor_.AdvanceTime(3'000'000);
+  EXPECT_EQ(expirer.deleted_total(), 1u);
+  EXPECT_FALSE(state_->Get("due", 0)->has_value());
+  EXPECT_TRUE(state_->Get("later", 0)->has_value());
+  EXPECT_EQ(state_->Get("renewed", 0)->value().value, "2");
+}
+
+// The plain model: decides records one after the other on a map.
+class Model {
+ public:
+  bool Accept(const v1::WriteRequest& request, Lsn lsn) {
+    for (const v1::Condition& condition : request.conditions()) {
+      const auto it = modified_.find(condition.key());
+      const bool exists = it != modified_.end();
+      if (condition.test_case() == v1::Condition::kExists ? exists != condition.exists()
+                                                           : !exists || it->second != condition.modified_lsn()) {
+        return false;
+      }
+    }
+    for (const v1::Operation& op : request.operations()) {
+      if (op.has_put()) modified_[op.put().key()] = lsn;
+      if (op.has_delete_()) modified_.erase(op.delete_().key());
+      if (op.has_delete_range()) {
+        modified_.erase(modified_.lower_bound(op.delete_range().begin()),
+                        modified_.lower_bound(op.delete_range().end()));
+      }
+    }
+    return true;
+  }
+
+ private:
+  std::map<std::string, Lsn> modified_;
+};
+
+TEST_F(SequencerTest, DecisionsEqualThoseOfAModelWhateverIsInFlight) {
+  std::mt19937 random(4711);
+  const auto pick = [&](int n) { return static_cast<int>(random() % static_cast<unsigned>(n)); };
+  const auto key = [&] { return std::string(1, static_cast<char>('a' + pick(6))); };
+  Model model;
+  Lsn next_lsn = 1;
+  std::vector<std::pair<size_t, Lsn>> expected;  // outcome index, LSN or 0
+  for (int i = 0; i < 3000; ++i) {
+    v1::WriteRequest request;
+    switch (pick(4)) {
+      case 0:
+        request = Delete(key());
+        break;
+      case 1:
+        request = DeleteRange("b", "e");
+        if (pick(2) == 0) *request.add_operations() = Put(key(), "in the same record").operations(0);
+        break;
+      default:
+        request = Put(key(), "v");
+        if (pick(4) == 0) *request.add_operations() = DeleteRange("a", "c").operations(0);
+    }
+    if (pick(2) == 0) request = IfExists(std::move(request), key(), pick(2) == 0);
+    if (pick(3) == 0) request = IfModified(std::move(request), key(), std::max<Lsn>(1, next_lsn - 1 - Lsn(pick(4))));
+    const bool accepted = model.Accept(request, next_lsn);
+    expected.emplace_back(Submit(std::move(request)), accepted ? next_lsn : 0);
+    next_lsn += accepted ? 1 : 0;
+    if (pick(5) == 0) executor_.RunUntilIdle();
+    if (pick(20) == 0) sink_->Hold();
+    if (pick(20) == 0) sink_->Release();
+  }
+  executor_.RunUntilIdle();
+  sink_->Release();
+  for (const auto& [index, lsn] : expected) {
+    ASSERT_TRUE(outcomes_[index].has_value());
+    const WriteOutcome& outcome = *outcomes_[index];
+    ASSERT_EQ(outcome.status.ok() ? outcome.position.lsn : 0, lsn) << "record " << index;
+  }
+}
+
+TEST(WriteIntakeTest, RefusesWhatCannotBeLogged) {
+  const auto build = [](const v1::WriteRequest& request, uint64_t limit = kRecordSizeMaxDefault) {
+    WriteRecord record;
+    return BuildWriteRecord(request, 1000, limit, &record);
+  };
+  EXPECT_THAT(build(v1::WriteRequest()), ReasonIs("empty_write"));
+  EXPECT_THAT(build(Put("", "v")), ReasonIs("invalid_key"));
+  EXPECT_THAT(build(Put(std::string(65536, 'k'), "v")), IsOk());
+  EXPECT_THAT(build(Put(std::string(65537, 'k'), "v")), ReasonIs("invalid_key"));
+  EXPECT_THAT(build(DeleteRange("b", "a")), ReasonIs("invalid_range"));
+  EXPECT_THAT(build(DeleteRange("a", "a")), ReasonIs("invalid_range"));
+  EXPECT_THAT(build(DeleteRange("", "")), IsOk());
+  EXPECT_THAT(build(Put("a", std::string(2000, 'v')), 1000), ReasonIs("record_too_large"));
+  EXPECT_THAT(build(WithId(Put("a", "v"), "Bad Name", 1)), ReasonIs("invalid_name"));
+  EXPECT_THAT(build(WithId(Put("a", "v"), "c", 0)), ReasonIs("invalid_request_id"));
+  v1::WriteRequest both = Put("a", "v", 5000);
+  both.mutable_operations(0)->mutable_put()->set_ttl_ms(5);
+  EXPECT_THAT(build(both), ReasonIs("invalid_ttl"));
+  v1::WriteRequest no_kind;
+  no_kind.add_operations();
+  EXPECT_THAT(build(no_kind), ReasonIs("empty_operation"));
+}
+
+TEST(WriteIntakeTest, ThePayloadIsTheEncodedChangeWithAbsoluteExpiry) {
+  v1::WriteRequest request = WithId(Put("a", "v"), "c1", 9);
+  request.mutable_operations(0)->mutable_put()->set_ttl_ms(500);
+  *request.add_operations() = Delete("b").operations(0);
+  WriteRecord record;
+  ASSERT_THAT(BuildWriteRecord(request, 1000, kRecordSizeMaxDefault, &record), IsOk());
+  v1::Change change;
+  ASSERT_TRUE(change.ParseFromString(record.payload));
+  ASSERT_EQ(change.batch().operations_size(), 2);
+  EXPECT_EQ(change.batch().operations(0).put().expire_at_ms(), 1500u);
+  EXPECT_EQ(change.batch().operations(0).put().ttl_ms(), 0u);
+  EXPECT_EQ(change.batch().operations(1).delete_().key(), "b");
+  EXPECT_EQ(change.batch().request_id().client_id(), "c1");
+  EXPECT_EQ(change.batch().request_id().sequence(), 9u);
+  // The same bytes as protobuf itself would write.
+  EXPECT_EQ(change.SerializeAsString(), record.payload);
+  EXPECT_EQ(record.effects[0].expire_at_ms, 1500u);
+}
+
+}  // namespace
+}  // namespace towline
