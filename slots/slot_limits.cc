@@ -53,7 +53,6 @@ absl::StatusOr<std::vector<Slot>> SlotTable::EnforceLimits(const LogView& log, u
       const auto found = over.find(slot.name);
       if (found == over.end()) continue;
       slot.state = SlotState::kInvalidated;
-      slot.bootstrap_reason.clear();
       slot.invalidation = found->second;
       invalidated.push_back(slot);
     }

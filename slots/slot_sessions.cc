@@ -33,8 +33,9 @@ absl::StatusOr<Session> SlotTable::BeginSession(const std::string& name, const S
   sessions_[live->session_id] = live;
   Slot& slot = live->slot;
   if (slot.state == SlotState::kInactive) slot.state = SlotState::kActive;
-  if (slot.owner_incarnation != owner.incarnation) dirty_ = true;
+  if (slot.owner_incarnation != owner.incarnation || !slot.origin.empty()) dirty_ = true;
   slot.owner_incarnation = owner.incarnation;
+  slot.origin.clear();  // served here from now on
   slot.received_lsn = 0;
   slot.applied_lsn = 0;
   slot.last_active_time_ms = NowMs();

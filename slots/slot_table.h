@@ -61,7 +61,7 @@ struct Slot {
   Lsn flushed_lsn = 0;
   Lsn applied_lsn = 0;            // of the connection; never saved
   uint64_t owner_incarnation = 0; // of the replica that last used it; 0 = none yet
-  std::string bootstrap_reason;   // of the running full resync; empty otherwise
+  std::string bootstrap_reason;   // of the running full resync or rewind; empty otherwise
   std::optional<Invalidation> invalidation;  // present iff state is kInvalidated
   uint64_t created_time_ms = 0;
   uint64_t last_active_time_ms = 0;

@@ -1,0 +1,115 @@
+// One Pull stream: start, records within credit, heartbeats; acks, lag, stall and timeout.
+
+#ifndef TOWLINE_PRIMARY_PULL_SESSION_H_
+#define TOWLINE_PRIMARY_PULL_SESSION_H_
+
+#include <atomic>
+#include <cstdint>
+#include <functional>
+#include <memory>
+#include <optional>
+#include <string>
+
+#include "absl/status/status.h"
+#include "common/mutex.h"
+#include "primary/outgoing_records.h"
+#include "primary/replication_source.h"
+#include "primary/source_core.h"
+#include "towline/v1/replication_service.pb.h"
+#include "wal/spool.h"
+
+namespace towline {
+
+class PullSessionImpl final : public PullSession, public ServedSession {
+ public:
+  PullSessionImpl(SourceCore& core, std::function<void()> wake);
+  ~PullSessionImpl() override;
+
+  absl::Status OnRequest(const v1::PullRequest& request) override;
+  NextResult Next(v1::PullResponse* out) override;
+  absl::Status end_status() const override;
+  void Close() override;
+
+  void End(const absl::Status& status) override;
+  uint64_t slot_session() const override;
+  void OnTick(const TickView& view) override;
+  void OnHeartbeat() override;
+  void OnRetention() override;
+  void OnInvalidated(const std::string& slot) override;
+  bool HoldAgain(const std::string& slot) override;
+  bool Describe(PeerStatus* status) const override;
+
+ private:
+  enum class Phase { kNoStart, kStart, kStreaming, kOver };
+
+  // --- Start: pull_session_start.cc ---
+  absl::Status OnStart(const v1::PullStart& start);
+  absl::Status Start(v1::PullStarted* started);
+  absl::Status Decide(Resumption* resumption) TOWLINE_REQUIRES(core_.resume_mutex);
+  absl::Status Attach(Resumption* resumption) TOWLINE_REQUIRES(core_.resume_mutex);
+  absl::Status MoveSlot(const Resumption& resumption, slots::Session* session) TOWLINE_REQUIRES(core_.resume_mutex);
+  absl::Status HoldForRewind(const Resumption& resumption) TOWLINE_REQUIRES(core_.resume_mutex);
+  absl::Status OpenLog(Lsn from_lsn);
+  void TellHost(const Resumption& resumption);
+
+  // --- Stream ---
+  absl::Status OnAck(const v1::PullAck& ack);
+  absl::Status CheckAck(const v1::PullAck& ack);
+  absl::Status OnCredit(const v1::PullCredit& credit);
+  bool TakeHeartbeat(v1::PullResponse* out);
+  absl::StatusOr<bool> TakeRecords(v1::PullResponse* out);
+  NextResult EndNow(v1::PullResponse* out);
+  NextResult EndNow(const absl::Status& status, v1::PullResponse* out);
+  absl::Status Refused(const absl::Status& status);
+
+  void DetectStall(const TickView& view) TOWLINE_REQUIRES(mutex_);
+  void EndLocked(const absl::Status& status) TOWLINE_REQUIRES(mutex_);
+  void WakeLocked() TOWLINE_REQUIRES(mutex_);
+  const char* StateLocked() const TOWLINE_REQUIRES(mutex_);
+  Lsn AppliedLocked() const TOWLINE_REQUIRES(mutex_);
+
+  SourceCore& core_;
+  const std::function<void()> wake_;
+  uint64_t key_ = 0;
+
+  // Of the transport's calls, which do not overlap.
+  Phase phase_ = Phase::kNoStart;
+  std::optional<ResumeRequest> request_;
+  std::shared_ptr<LogAndState> live_;
+  Term term_ = 0;
+  std::unique_ptr<wal::Cursor> cursor_;
+  uint64_t listener_ = 0;
+  std::optional<OutgoingRecords> outgoing_;
+  uint64_t granted_bytes_ = 0;
+  uint64_t heartbeat_sent_ = 0;       // sequence
+  Decision counts_as_ = Decision::kPartial;
+  std::string counts_reason_;
+  bool counted_ = false;
+  bool revive_due_ = false;
+
+  std::atomic<bool> at_tail_{false};  // the next durable record must wake us
+
+  mutable Mutex mutex_;
+  bool ended_ TOWLINE_GUARDED_BY(mutex_) = false;
+  bool closed_ TOWLINE_GUARDED_BY(mutex_) = false;
+  absl::Status end_status_ TOWLINE_GUARDED_BY(mutex_);
+  slots::Session session_ TOWLINE_GUARDED_BY(mutex_);  // id 0 until the decision is PARTIAL
+  slots::SlotKind kind_ TOWLINE_GUARDED_BY(mutex_) = slots::SlotKind::kReplica;
+  std::unique_ptr<wal::Pin> pin_ TOWLINE_GUARDED_BY(mutex_);
+  wal::Spool* spool_ TOWLINE_GUARDED_BY(mutex_) = nullptr;  // of live_
+  Lsn start_lsn_ TOWLINE_GUARDED_BY(mutex_) = 0;    // position that was asked for
+  Lsn target_lsn_ TOWLINE_GUARDED_BY(mutex_) = 0;   // durable LSN at the start
+  bool caught_up_ TOWLINE_GUARDED_BY(mutex_) = false;
+  bool bootstrapping_ TOWLINE_GUARDED_BY(mutex_) = false;
+  Lsn sent_lsn_ TOWLINE_GUARDED_BY(mutex_) = 0;
+  Lsn received_lsn_ TOWLINE_GUARDED_BY(mutex_) = 0;
+  Lsn flushed_lsn_ TOWLINE_GUARDED_BY(mutex_) = 0;
+  Lsn applied_lsn_ TOWLINE_GUARDED_BY(mutex_) = 0;
+  int64_t last_request_micros_ TOWLINE_GUARDED_BY(mutex_) = 0;
+  int64_t last_progress_micros_ TOWLINE_GUARDED_BY(mutex_) = 0;
+  bool stalled_ TOWLINE_GUARDED_BY(mutex_) = false;
+};
+
+}  // namespace towline
+
+#endif  // TOWLINE_PRIMARY_PULL_SESSION_H_

@@ -1,0 +1,200 @@
+#include "primary/source_core.h"
+
+#include <utility>
+
+#include "absl/strings/str_cat.h"
+#include "absl/strings/str_join.h"
+#include "common/error.h"
+
+namespace towline {
+namespace {
+
+// Owners whose last refusal is remembered. Names come from outside, so there must be a limit.
+constexpr size_t kRefusalsMax = 4096;
+
+std::optional<uint64_t> ChainAt(wal::Spool& spool, Lsn lsn) {
+  const absl::StatusOr<wal::LogEnd> end = spool.EndAt(lsn);
+  if (!end.ok()) return std::nullopt;
+  return end->chain;
+}
+
+LogFacts LookAtLog(wal::Spool& spool, const ResumeRequest& request, const std::optional<slots::Slot>& slot) {
+  LogFacts log;
+  log.durable_lsn = spool.end().lsn;
+  log.first_lsn = spool.stats().first_lsn;
+  log.bytes_from_first = spool.BytesBehind(log.first_lsn - 1);
+  const Lsn lsn = request.from_slot && slot.has_value() ? slot->confirmed_lsn : request.lsn;
+  if (request.chain.has_value() && lsn <= log.durable_lsn) log.chain_at_request = ChainAt(spool, lsn);
+  if (request.exact_from.has_value() && request.exact_from->lsn <= log.durable_lsn) {
+    log.chain_at_exact_from = ChainAt(spool, request.exact_from->lsn);
+  }
+  return log;
+}
+
+}  // namespace
+
+Resumption SourceCore::Resume(const ResumeRequest& request) const {
+  Resumption resumption;
+  resumption.node = host.View();
+  resumption.live = host.Live();
+  resumption.slot = slots.Get(request.slot);
+  if (resumption.live == nullptr || resumption.live->number() != resumption.node.data_generation) {
+    resumption.live = nullptr;
+    resumption.node.starting = true;  // between two generations
+  } else {
+    resumption.log = LookAtLog(resumption.live->spool(), request, resumption.slot);
+  }
+  resumption.plan = PlanResume(request, resumption.slot, resumption.node, resumption.log, options.planner);
+  return resumption;
+}
+
+uint64_t SourceCore::Register(ServedSession* session) {
+  MutexLock lock(&sessions_mutex_);
+  sessions_[++last_key_] = session;
+  return last_key_;
+}
+
+void SourceCore::Unregister(uint64_t key) {
+  MutexLock lock(&sessions_mutex_);
+  sessions_.erase(key);
+}
+
+void SourceCore::ForEachSession(const std::function<void(ServedSession&)>& fn) const {
+  MutexLock lock(&sessions_mutex_);
+  for (const auto& [key, session] : sessions_) fn(*session);
+}
+
+void SourceCore::EndSuperseded(uint64_t slot_session) {
+  if (slot_session == 0) return;
+  {
+    MutexLock lock(&mutex_);
+    ++counters_.superseded_sessions;
+  }
+  MutexLock lock(&sessions_mutex_);
+  for (const auto& [key, session] : sessions_) {
+    if (session->slot_session() != slot_session) continue;
+    session->End(MakeError(absl::StatusCode::kAborted, "superseded", "the same process opened a newer session"));
+  }
+}
+
+absl::StatusOr<slots::Session> SourceCore::TakeSlot(const ResumeRequest& request, const Resumption& resumption,
+                                                    Lsn lsn) {
+  if (!resumption.slot.has_value()) {
+    TOWLINE_RETURN_IF_ERROR(
+        slots.Create(request.slot, request.kind, resumption.node.data_generation, lsn).status());
+  }
+  uint64_t superseded = 0;
+  absl::StatusOr<slots::Session> session =
+      slots.BeginSession(request.slot, {request.process_instance, request.incarnation}, &superseded);
+  EndSuperseded(superseded);
+  return session;
+}
+
+bool SourceCore::AcquireSnapshot() {
+  MutexLock lock(&mutex_);
+  if (snapshots_ >= options.max_snapshot_sessions) return false;
+  ++snapshots_;
+  return true;
+}
+
+void SourceCore::ReleaseSnapshot() {
+  MutexLock lock(&mutex_);
+  --snapshots_;
+}
+
+void SourceCore::LogDecision(const ResumeRequest& request, const Plan& plan) {
+  const bool refused = plan.decision == Decision::kRefuse || plan.decision == Decision::kRetryAfter;
+  const auto pair = [](std::string* out, const std::pair<const std::string, std::string>& number) {
+    absl::StrAppend(out, number.first, "=", number.second);
+  };
+  logger.Log(refused ? LogLevel::kWarning : LogLevel::kInfo, "resync_decision",
+             {{"node", request.slot},
+              {"kind", request.kind == slots::SlotKind::kReplica ? "replica" : "consumer"},
+              {"decision", DecisionName(plan.decision)},
+              {"reason", plan.reason},
+              {"row", plan.row},
+              {"message", plan.message},
+              {"numbers", absl::StrJoin(plan.numbers, " ", pair)}});
+  MutexLock lock(&mutex_);
+  if (!refused) {
+    refusals_.erase(request.slot);
+    return;
+  }
+  const std::string key = absl::StrCat(DecisionName(plan.decision), "/", plan.reason);
+  std::string& last = refusals_[request.slot];
+  if (last == key) return;
+  last = key;
+  CountLocked(request.kind, plan.decision, plan.reason);
+  if (refusals_.size() > kRefusalsMax) refusals_.clear();
+}
+
+void SourceCore::CountDecision(const std::string& slot, slots::SlotKind kind, Decision decision,
+                               const std::string& reason) {
+  logger.Log(LogLevel::kInfo, "resync_counted",
+             {{"node", slot}, {"decision", DecisionName(decision)}, {"reason", reason}});
+  MutexLock lock(&mutex_);
+  CountLocked(kind, decision, reason);
+}
+
+void SourceCore::CountLocked(slots::SlotKind kind, Decision decision, const std::string& reason) {
+  const std::string key = absl::StrCat(DecisionName(decision), "/", reason);
+  if (kind == slots::SlotKind::kConsumer) {
+    ++counters_.consumers_by_reason[key];
+    return;
+  }
+  ++counters_.by_reason[key];
+  switch (decision) {
+    case Decision::kPartial: ++counters_.partial_total; return;
+    case Decision::kFull: ++counters_.full_total; return;
+    case Decision::kRewind: ++counters_.rewind_total; return;
+    case Decision::kRefuse: ++counters_.refused_total; return;
+    case Decision::kRetryAfter: return;  // neither a resync nor a refusal
+  }
+}
+
+void SourceCore::CountStall() {
+  MutexLock lock(&mutex_);
+  ++counters_.stalls;
+}
+
+void SourceCore::CountInvalidation(const std::string& cause) {
+  MutexLock lock(&mutex_);
+  ++counters_.invalidations_by_cause[cause];
+}
+
+void SourceCore::CountRecordBytes(uint64_t bytes) {
+  MutexLock lock(&mutex_);
+  counters_.record_bytes_sent += bytes;
+}
+
+void SourceCore::CountSnapshotBytes(uint64_t bytes) {
+  MutexLock lock(&mutex_);
+  counters_.snapshot_bytes_sent += bytes;
+}
+
+ResyncCounters SourceCore::counters() const {
+  MutexLock lock(&mutex_);
+  return counters_;
+}
+
+void SourceCore::AddHeartbeat(const HeartbeatInfo& heartbeat) {
+  MutexLock lock(&mutex_);
+  heartbeats_.Add(heartbeat);
+}
+
+void SourceCore::ClearHeartbeats() {
+  MutexLock lock(&mutex_);
+  heartbeats_.Clear();
+}
+
+HeartbeatInfo SourceCore::heartbeat() const {
+  MutexLock lock(&mutex_);
+  return heartbeats_.newest();
+}
+
+double SourceCore::LagSeconds(Lsn applied_lsn) const {
+  MutexLock lock(&mutex_);
+  return heartbeats_.LagSeconds(applied_lsn, clock.MonotonicMicros());
+}
+
+}  // namespace towline

@@ -1,0 +1,147 @@
+// What the sessions of a ReplicationSource share with it.
+
+#ifndef TOWLINE_PRIMARY_SOURCE_CORE_H_
+#define TOWLINE_PRIMARY_SOURCE_CORE_H_
+
+#include <cstdint>
+#include <functional>
+#include <map>
+#include <memory>
+#include <optional>
+#include <string>
+
+#include "absl/status/status.h"
+#include "absl/status/statusor.h"
+#include "common/clock.h"
+#include "common/logger.h"
+#include "common/mutex.h"
+#include "primary/heartbeat_log.h"
+#include "primary/node_view.h"
+#include "primary/replication_source.h"
+#include "primary/resync_planner.h"
+#include "slots/slot_table.h"
+
+namespace towline {
+
+// Moment and log that Tick looks at.
+struct TickView {
+  int64_t now_micros = 0;
+  Lsn durable_lsn = 0;
+};
+
+// A session of either kind, as the source sees it. It registers itself, and unregisters before it goes away.
+// Threads: all methods from any thread, under sessions_mutex_.
+class ServedSession {
+ public:
+  virtual ~ServedSession() = default;
+
+  // Makes Next return kEnd with this status, unless it ended before.
+  virtual void End(const absl::Status& status) = 0;
+
+  // The slot session that it holds; 0 = none.
+  virtual uint64_t slot_session() const = 0;
+
+  // Called from Tick: timeout and stall.
+  virtual void OnTick(const TickView& view) = 0;
+
+  // Called from Tick when a new heartbeat is there.
+  virtual void OnHeartbeat() = 0;
+
+  // Called from Tick, under resume_mutex, before pruning: holds no more of the log than it needs.
+  virtual void OnRetention() = 0;
+
+  // Its slot, if it is `slot`, was invalidated: it must hold nothing of the log.
+  virtual void OnInvalidated(const std::string& slot) = 0;
+
+  // True if it streams on `slot`; it then holds the log that it has not sent.
+  virtual bool HoldAgain(const std::string& slot) = 0;
+
+  // Fills the row of its slot, and its name; false if it has none.
+  virtual bool Describe(PeerStatus* status) const = 0;
+};
+
+// What was known when a plan was made.
+struct Resumption {
+  NodeView node;
+  std::shared_ptr<LogAndState> live;  // nullptr only if the plan is no PARTIAL, FULL or REWIND
+  LogFacts log;
+  std::optional<slots::Slot> slot;
+  Plan plan;
+};
+
+// Lock order: resume_mutex, sessions_mutex_, a session's own mutex, mutex_. The locks of the slot table and the spool are
+// below all of them.
+class SourceCore {
+ public:
+  SourceCore(SourceHost& source_host, slots::SlotTable& slot_table, Clock& source_clock, Logger& source_logger,
+             SourceOptions source_options)
+      : host(source_host),
+        slots(slot_table),
+        clock(source_clock),
+        logger(source_logger),
+        options(std::move(source_options)) {}
+
+  // Plans without any effect.
+  Resumption Resume(const ResumeRequest& request) const;
+
+  // --- Sessions ---
+
+  uint64_t Register(ServedSession* session) TOWLINE_EXCLUDES(sessions_mutex_);  // returns a key for Unregister
+  void Unregister(uint64_t key) TOWLINE_EXCLUDES(sessions_mutex_);
+  void ForEachSession(const std::function<void(ServedSession&)>& fn) const TOWLINE_EXCLUDES(sessions_mutex_);
+  void EndSuperseded(uint64_t slot_session) TOWLINE_EXCLUDES(sessions_mutex_, mutex_);  // 0 = none
+
+  // Makes the owner of `request` the one that uses the slot, which is created at `lsn` if there is none; ends its older
+  // session. FAILED_PRECONDITION, reason slot_in_use.
+  absl::StatusOr<slots::Session> TakeSlot(const ResumeRequest& request, const Resumption& resumption, Lsn lsn)
+      TOWLINE_REQUIRES(resume_mutex);
+
+  // Room for one more snapshot.
+  bool AcquireSnapshot() TOWLINE_EXCLUDES(mutex_);
+  void ReleaseSnapshot() TOWLINE_EXCLUDES(mutex_);
+
+  // --- Counters and the log ---
+
+  // One line, and the counter if it is a refusal that this owner did not get before.
+  void LogDecision(const ResumeRequest& request, const Plan& plan) TOWLINE_EXCLUDES(mutex_);
+  void CountDecision(const std::string& slot, slots::SlotKind kind, Decision decision, const std::string& reason)
+      TOWLINE_EXCLUDES(mutex_);
+  void CountStall() TOWLINE_EXCLUDES(mutex_);
+  void CountInvalidation(const std::string& cause) TOWLINE_EXCLUDES(mutex_);
+  void CountRecordBytes(uint64_t bytes) TOWLINE_EXCLUDES(mutex_);
+  void CountSnapshotBytes(uint64_t bytes) TOWLINE_EXCLUDES(mutex_);
+  ResyncCounters counters() const TOWLINE_EXCLUDES(mutex_);
+
+  // --- Heartbeats ---
+
+  void AddHeartbeat(const HeartbeatInfo& heartbeat) TOWLINE_EXCLUDES(mutex_);
+  void ClearHeartbeats() TOWLINE_EXCLUDES(mutex_);
+  HeartbeatInfo heartbeat() const TOWLINE_EXCLUDES(mutex_);
+  double LagSeconds(Lsn applied_lsn) const TOWLINE_EXCLUDES(mutex_);
+
+  SourceHost& host;
+  slots::SlotTable& slots;
+  Clock& clock;
+  Logger& logger;
+  const SourceOptions options;
+
+  // Orders the start of sessions with pruning: held from the look at the log until slot and pin hold it.
+  Mutex resume_mutex;
+
+ private:
+  void CountLocked(slots::SlotKind kind, Decision decision, const std::string& reason) TOWLINE_REQUIRES(mutex_);
+
+  mutable Mutex sessions_mutex_;
+  uint64_t last_key_ TOWLINE_GUARDED_BY(sessions_mutex_) = 0;
+  std::map<uint64_t, ServedSession*> sessions_ TOWLINE_GUARDED_BY(sessions_mutex_);  // in the order of arrival
+
+  mutable Mutex mutex_;
+  int snapshots_ TOWLINE_GUARDED_BY(mutex_) = 0;
+  ResyncCounters counters_ TOWLINE_GUARDED_BY(mutex_);
+  std::map<std::string, std::string> refusals_ TOWLINE_GUARDED_BY(mutex_);  // slot -> the last one that was counted
+  HeartbeatLog heartbeats_ TOWLINE_GUARDED_BY(mutex_);
+};
+
+}  // namespace towline
+
+#endif  // TOWLINE_PRIMARY_SOURCE_CORE_H_

@@ -1,0 +1,64 @@
+// The ReplicationSource: timer work, retention and what status shows.
+
+#ifndef TOWLINE_PRIMARY_SOURCE_IMPL_H_
+#define TOWLINE_PRIMARY_SOURCE_IMPL_H_
+
+#include <cstdint>
+#include <functional>
+#include <map>
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "absl/status/status.h"
+#include "absl/status/statusor.h"
+#include "common/mutex.h"
+#include "primary/replication_source.h"
+#include "primary/source_core.h"
+
+namespace towline {
+
+class ReplicationSourceImpl final : public ReplicationSource {
+ public:
+  ReplicationSourceImpl(SourceHost& host, slots::SlotTable& slots, Clock& clock, Logger& logger,
+                        SourceOptions options);
+
+  std::unique_ptr<PullSession> NewPullSession(std::function<void()> wake) override;
+  absl::StatusOr<std::unique_ptr<SnapshotSession>> NewSnapshotSession(
+      const v1::FetchSnapshotRequest& request) override;
+  absl::StatusOr<v1::PullStarted> Explain(const v1::PullStart& start, uint64_t* bytes_to_ship) override;
+  absl::Status Tick() override;
+  void ForwardHeartbeat(const HeartbeatInfo& heartbeat) override;
+  std::vector<PeerStatus> Peers() const override;
+  std::vector<SlotStatus> Slots() const override;
+  ResyncCounters Counters() const override;
+  void EndSessions(const absl::Status& status) override;
+
+ private:
+  // --- Tick: source_tick.cc ---
+  void MakeHeartbeat(const NodeView& node, LogAndState* live, int64_t now);
+  absl::Status Retain(LogAndState& live, int64_t now);
+  absl::Status ApplyLimits(LogAndState& live) TOWLINE_REQUIRES(core_.resume_mutex);
+  absl::Status HoldAgain(LogAndState& live) TOWLINE_REQUIRES(core_.resume_mutex);
+  absl::Status Prune(LogAndState& live) TOWLINE_REQUIRES(core_.resume_mutex);
+  void MeasureRate(const LogAndState& live, const wal::SpoolStats& stats, int64_t now) TOWLINE_EXCLUDES(mutex_);
+
+  SlotStatus StatusOf(const slots::Slot& slot, LogAndState* live, double bytes_per_second) const;
+
+  SourceCore core_;
+
+  // Of Tick, which one thread calls.
+  bool was_primary_ = false;
+  int64_t next_heartbeat_micros_ = 0;
+  int64_t next_retention_micros_ = 0;
+
+  mutable Mutex mutex_;
+  double bytes_per_second_ TOWLINE_GUARDED_BY(mutex_) = 0;  // smoothed rate at which the log grows
+  uint64_t rate_generation_ TOWLINE_GUARDED_BY(mutex_) = 0;
+  uint64_t rate_bytes_ TOWLINE_GUARDED_BY(mutex_) = 0;
+  int64_t rate_micros_ TOWLINE_GUARDED_BY(mutex_) = 0;
+};
+
+}  // namespace towline
+
+#endif  // TOWLINE_PRIMARY_SOURCE_IMPL_H_

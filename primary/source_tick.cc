@@ -1,0 +1,132 @@
+// Timer work of the source: heartbeats, stalls and timeouts, slot saves, limits, pruning.
+
+#include <algorithm>
+#include <limits>
+#include <utility>
+
+#include "common/error.h"
+#include "common/failpoint.h"
+#include "primary/source_impl.h"
+
+namespace towline {
+namespace {
+
+// Weight of the newest measurement in the smoothed write rate.
+constexpr double kRateWeight = 0.2;
+
+}  // namespace
+
+absl::Status ReplicationSourceImpl::Tick() {
+  const int64_t now = core_.clock.MonotonicMicros();
+  const NodeView node = core_.host.View();
+  const std::shared_ptr<LogAndState> live = core_.host.Live();
+  MakeHeartbeat(node, live.get(), now);
+  const TickView view{now, live == nullptr ? 0 : live->spool().end().lsn};
+  core_.ForEachSession([&view](ServedSession& session) { session.OnTick(view); });
+  if (now < next_retention_micros_) return absl::OkStatus();
+  next_retention_micros_ = now + core_.options.slots_persist_micros;
+  TOWLINE_RETURN_IF_ERROR(core_.slots.SaveIfDirty());
+  return live == nullptr ? absl::OkStatus() : Retain(*live, now);
+}
+
+void ReplicationSourceImpl::MakeHeartbeat(const NodeView& node, LogAndState* live, int64_t now) {
+  const bool is_primary = node.is_primary && !node.starting;
+  if (is_primary != was_primary_) core_.ClearHeartbeats();  // those of the other role are of another line
+  was_primary_ = is_primary;
+  if (!is_primary || live == nullptr || now < next_heartbeat_micros_) return;
+  next_heartbeat_micros_ = now + core_.options.heartbeat_micros;
+  HeartbeatInfo heartbeat;
+  heartbeat.sequence = core_.heartbeat().sequence + 1;
+  heartbeat.durable_lsn = live->spool().end().lsn;
+  heartbeat.committed_lsn = heartbeat.durable_lsn;
+  heartbeat.made_micros = now;
+  core_.AddHeartbeat(heartbeat);
+  core_.ForEachSession([](ServedSession& session) { session.OnHeartbeat(); });
+}
+
+void ReplicationSourceImpl::ForwardHeartbeat(const HeartbeatInfo& heartbeat) {
+  core_.AddHeartbeat(heartbeat);
+  core_.ForEachSession([](ServedSession& session) { session.OnHeartbeat(); });
+}
+
+absl::Status ReplicationSourceImpl::Retain(LogAndState& live, int64_t now) {
+  MeasureRate(live, live.spool().stats(), now);
+  MutexLock lock(&core_.resume_mutex);
+  core_.ForEachSession([](ServedSession& session) { session.OnRetention(); });
+  TOWLINE_RETURN_IF_ERROR(ApplyLimits(live));
+  TOWLINE_RETURN_IF_ERROR(HoldAgain(live));
+  return Prune(live);
+}
+
+absl::Status ReplicationSourceImpl::ApplyLimits(LogAndState& live) {
+  slots::LogView log;
+  log.first_lsn = live.spool().stats().first_lsn;
+  log.durable_lsn = live.spool().end().lsn;
+  log.bytes_behind = [&live](Lsn lsn) { return live.spool().BytesBehind(lsn); };
+  TOWLINE_ASSIGN_OR_RETURN(const std::vector<slots::Slot> invalidated, core_.slots.EnforceLimits(log, live.number()));
+  for (const slots::Slot& slot : invalidated) {
+    core_.CountInvalidation(slot.invalidation->cause);
+    core_.ForEachSession([&slot](ServedSession& session) { session.OnInvalidated(slot.name); });
+  }
+  return absl::OkStatus();
+}
+
+// A slot that was invalidated under a session goes on without holding the log. Once its owner has made up a quarter of
+// the limit, and nothing that it needs is gone, it holds the log again.
+absl::Status ReplicationSourceImpl::HoldAgain(LogAndState& live) {
+  const uint64_t most = core_.slots.limits().max_retained_bytes / 4 * 3;
+  for (const slots::Slot& slot : core_.slots.List()) {
+    if (slot.state != slots::SlotState::kInvalidated || slot.data_generation != live.number()) continue;
+    if (live.spool().BytesBehind(slot.confirmed_lsn) > most) continue;
+    if (slot.confirmed_lsn + 1 < live.spool().stats().first_lsn) continue;
+    bool streams = false;
+    core_.ForEachSession([&](ServedSession& session) { streams = session.HoldAgain(slot.name) || streams; });
+    if (!streams) continue;
+    TOWLINE_RETURN_IF_ERROR(core_.slots.Revive(slot.name));
+    core_.logger.Log(LogLevel::kInfo, "slot_revived", {{"slot", slot.name}, {"confirmed_lsn", slot.confirmed_lsn}});
+  }
+  return absl::OkStatus();
+}
+
+absl::Status ReplicationSourceImpl::Prune(LogAndState& live) {
+  wal::Spool& spool = live.spool();
+  const Lsn slots_floor = core_.slots.Floor(live.number());
+  if (slots_floor == 0) return absl::OkStatus();  // the table is unknown: nothing may go
+  TOWLINE_ASSIGN_OR_RETURN(const Lsn persisted, live.state().PersistedLsn());
+  Lsn floor = std::min(slots_floor, persisted + 1);
+  if (Failpoint("source_prune_without_slots")) floor = persisted + 1;
+  const wal::SpoolStats before = spool.stats();
+  TOWLINE_ASSIGN_OR_RETURN(
+      const Lsn first, spool.Prune(floor, core_.options.wal_keep_bytes, [this, &live](Lsn lsn) {
+        return core_.slots.SaveFirstRetained(live.number(), lsn);
+      }));
+  if (first <= before.first_lsn) return absl::OkStatus();
+  const wal::SpoolStats after = spool.stats();
+  core_.logger.Log(LogLevel::kInfo, "wal_pruned",
+                   {{"old_first_lsn", before.first_lsn},
+                    {"first_lsn", first},
+                    {"durable_lsn", after.durable_lsn},
+                    {"slots_floor", slots_floor == std::numeric_limits<Lsn>::max() ? 0 : slots_floor},
+                    {"persisted_lsn", persisted},
+                    {"keep_bytes", core_.options.wal_keep_bytes},
+                    {"removed_bytes", before.retained_bytes - std::min(before.retained_bytes, after.retained_bytes)},
+                    {"retained_bytes", after.retained_bytes}});
+  return absl::OkStatus();
+}
+
+void ReplicationSourceImpl::MeasureRate(const LogAndState& live, const wal::SpoolStats& stats, int64_t now) {
+  MutexLock lock(&mutex_);
+  const bool comparable = rate_micros_ != 0 && rate_generation_ == live.number() && now > rate_micros_ &&
+                          stats.appended_bytes >= rate_bytes_;
+  if (comparable) {
+    const double rate = static_cast<double>(stats.appended_bytes - rate_bytes_) * 1e6 /
+                        static_cast<double>(now - rate_micros_);
+    bytes_per_second_ += kRateWeight * (rate - bytes_per_second_);
+    if (bytes_per_second_ < 1) bytes_per_second_ = 0;  // no writes, so no forecast
+  }
+  rate_generation_ = live.number();
+  rate_bytes_ = stats.appended_bytes;
+  rate_micros_ = now;
+}
+
+}  // namespace towline
