@@ -1,0 +1,30 @@
+// gRPC channels as Towline's clients use them.
+
+#ifndef TOWLINE_CLIENT_CHANNEL_H_
+#define TOWLINE_CLIENT_CHANNEL_H_
+
+#include <memory>
+#include <string>
+
+#include "absl/status/status.h"
+#include "absl/strings/string_view.h"
+
+namespace grpc {
+class Channel;
+}  // namespace grpc
+
+namespace towline::client {
+
+// HOST:PORT with a port of 1 to 65535, an IPv6 host in brackets. INVALID_ARGUMENT, reason invalid_endpoint.
+absl::Status ValidateEndpoint(absl::string_view endpoint);
+
+// Whether channels to one endpoint share a TCP connection.
+enum class Connection { kShared, kDedicated };
+
+// A channel without automatic retries (a write must not be repeated silently, and the retry filter buffers messages),
+// 16 MiB as largest message received, keepalive that notices a vanished peer within 15 s. Connects lazily.
+std::shared_ptr<grpc::Channel> MakeChannel(const std::string& endpoint, Connection connection);
+
+}  // namespace towline::client
+
+#endif  // TOWLINE_CLIENT_CHANNEL_H_
