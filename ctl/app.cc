@@ -1,0 +1,157 @@
+#include "ctl/app.h"
+
+#include <algorithm>
+#include <exception>
+#include <utility>
+
+#include "absl/strings/numbers.h"
+#include "absl/strings/str_cat.h"
+#include "common/error.h"
+#include "common/names.h"
+
+namespace towline::ctl {
+namespace {
+
+constexpr char kFooter[] =
+    "Examples:\n"
+    "  towctl put greeting hello && towctl get greeting\n"
+    "  towctl scan --prefix user/ -o json\n"
+    "  towctl --endpoint 127.0.0.1:7701 status\n"
+    "  towctl import users.jsonl --checkpoint users.ckpt\n"
+    "  towctl tail --slot indexer --create\n"
+    "\n"
+    "Exit codes: 0 ok, 1 error, 2 usage, 3 unhealthy or over a threshold, 4 refused by a guard, 5 not the primary.";
+
+[[noreturn]] void BadValue(const std::string& name, const std::string& value, const std::string& why) {
+  throw CLI::ValidationError(name, absl::StrCat("\"", Printable(value), "\": ", why));
+}
+
+void AddGlobalOptions(CLI::App& app, GlobalOptions& options) {
+  app.add_option("--endpoint", options.endpoint, "gRPC endpoint of the node, HOST:PORT")
+      ->envname("TOWLINE_ENDPOINT")
+      ->capture_default_str();
+  app.add_option_function<std::string>(
+         "-o,--output", [&options](const std::string& format) { options.json = format == "json"; },
+         "Output format: table or json (default table)")
+      ->check(CLI::IsMember({"table", "json"}));
+  AddDuration(app, "--timeout", &options.timeout_us, "Longest wait for one answer, such as 500ms or 10s (default 10s)");
+  app.add_flag("--follow", options.follow, "If the node is not the primary, write to the one that it names");
+}
+
+int ReportParseError(const CLI::ParseError& error, const std::vector<std::string>& arguments, Environment& environment) {
+  bool json = false;
+  for (size_t i = 0; i < arguments.size(); ++i) {
+    const bool is_output = arguments[i] == "-o" || arguments[i] == "--output";
+    json = json || (is_output && i + 1 < arguments.size() && arguments[i + 1] == "json") || arguments[i] == "-ojson" ||
+           arguments[i] == "--output=json";
+  }
+  std::string message = error.what();
+  std::replace(message.begin(), message.end(), '\n', ' ');
+  return PrintError(*environment.err, json, UsageError(message));
+}
+
+const CLI::App* Innermost(const CLI::App* app) {
+  while (!app->get_subcommands().empty()) app = app->get_subcommands().front();
+  return app;
+}
+
+}  // namespace
+
+absl::Status Context::FlushOut() {
+  out().flush();
+  if (out().good()) return absl::OkStatus();
+  return MakeError(absl::StatusCode::kInternal, "output_failed", "standard output cannot be written");
+}
+
+void OnSelected(CLI::App& app, Selection& selection, Verb verb) {
+  app.callback([&selection, run = std::move(verb)] { selection.verb = run; });
+}
+
+CLI::Option* AddDuration(CLI::App& app, const std::string& name, int64_t* micros, const std::string& help) {
+  return app
+      .add_option_function<std::string>(
+          name,
+          [name, micros](const std::string& text) {
+            const auto value = ParseDurationMicros(text);
+            if (!value.ok()) BadValue(name, text, GetErrorInfo(value.status()).message);
+            if (*value < 0) BadValue(name, text, "it must not be negative");
+            *micros = *value;
+          },
+          help)
+      ->type_name("DURATION");
+}
+
+CLI::Option* AddBytes(CLI::App& app, const std::string& name, uint64_t* bytes, const std::string& help) {
+  return app
+      .add_option_function<std::string>(
+          name,
+          [name, bytes](const std::string& text) {
+            const auto value = ParseBytes(text);
+            if (!value.ok()) BadValue(name, text, GetErrorInfo(value.status()).message);
+            *bytes = *value;
+          },
+          help)
+      ->type_name("BYTES");
+}
+
+CLI::Option* AddNumber(CLI::App& app, const std::string& name, uint64_t* number, const std::string& help, uint64_t min,
+                       uint64_t max) {
+  return app
+      .add_option_function<std::string>(
+          name,
+          [name, number, min, max](const std::string& text) {
+            uint64_t value = 0;
+            const bool digits = !text.empty() && text.find_first_not_of("0123456789") == std::string::npos;
+            if (!digits || !absl::SimpleAtoi(text, &value)) BadValue(name, text, "it is not a whole number");
+            if (value < min || value > max) {
+              BadValue(name, text, absl::StrCat("it must be from ", min, " to ", max));
+            }
+            *number = value;
+          },
+          help)
+      ->type_name("N");
+}
+
+int RunTowctl(const std::vector<std::string>& arguments, Environment& environment) {
+  CLI::App app("towctl: the command line of Towline.", "towctl");
+  app.footer(kFooter);
+  app.fallthrough();
+  app.require_subcommand(1);
+  app.set_version_flag("--version", std::string("towctl ") + TOWLINE_VERSION, "Print the version");
+  app.get_formatter()->column_width(34);
+  GlobalOptions options;
+  Selection selection;
+  AddGlobalOptions(app, options);
+  AddKvCommands(app, selection);
+  AddExportCommand(app, selection);
+  AddImportCommand(app, selection);
+  AddTailCommand(app, selection);
+  AddStatusCommands(app, selection);
+  AddSlotCommands(app, selection);
+  AddWalCommands(app, selection);
+  AddBenchCommand(app, selection);
+
+  try {
+    std::vector<std::string> reversed(arguments.rbegin(), arguments.rend());
+    app.parse(std::move(reversed));
+  } catch (const CLI::CallForHelp&) {
+    *environment.out << Innermost(&app)->help();
+    return kExitOk;
+  } catch (const CLI::CallForVersion& version) {
+    *environment.out << version.what() << "\n";
+    return kExitOk;
+  } catch (const CLI::ParseError& error) {
+    return ReportParseError(error, arguments, environment);
+  }
+  Context context(environment, options);
+  try {
+    if (!selection.verb) return context.Fail(UsageError("no verb was given"));
+    const int code = selection.verb(context);
+    const absl::Status flushed = context.FlushOut();
+    return code == kExitOk && !flushed.ok() ? context.Fail(flushed) : code;
+  } catch (const std::exception& error) {
+    return context.Fail(absl::InternalError(error.what()));
+  }
+}
+
+}  // namespace towline::ctl

@@ -1,0 +1,117 @@
+#include "ctl/status_table.h"
+
+#include <map>
+#include <string>
+#include <utility>
+
+#include "absl/strings/str_cat.h"
+#include "absl/strings/str_format.h"
+#include "client/proto_json.h"
+#include "common/names.h"
+#include "ctl/output.h"
+
+namespace towline::ctl {
+namespace {
+
+std::string OrDash(const std::string& text) { return text.empty() ? "-" : text; }
+
+// An enum of a newer server is a number.
+std::string EnumText(const Json& value) { return value.is_string() ? value.get<std::string>() : JsonText(value); }
+
+void PrintNode(std::ostream& out, const v1::GetStatusResponse& status) {
+  out << "node      " << OrDash(status.node_id()) << "  " << status.role() << "  " << status.state();
+  if (!status.state_reason().empty()) out << " (" << status.state_reason() << ")";
+  out << (status.exact() ? "  exact" : "  NOT EXACT") << "\n"
+      << "cluster   " << OrDash(status.cluster_id()) << "  term " << status.term() << "\n"
+      << "version   " << OrDash(status.version()) << "  up " << FormatSeconds(status.uptime_seconds()) << "\n";
+}
+
+void PrintLog(std::ostream& out, const v1::WalStatus& wal, const v1::StoreStatus& store) {
+  out << "wal       lsn " << wal.first_lsn() << " to " << wal.durable_lsn() << " durable, committed "
+      << wal.committed_lsn() << ", " << FormatBytes(wal.retained_bytes()) << " in " << wal.segments() << " segments\n";
+  out << "fsync     " << wal.fsync_total() << " calls";
+  if (wal.has_fsync_mean_seconds()) out << ", mean " << FormatSeconds(wal.fsync_mean_seconds());
+  if (wal.has_fsync_p50_seconds()) out << ", p50 " << FormatSeconds(wal.fsync_p50_seconds());
+  if (wal.has_fsync_p99_seconds()) out << ", p99 " << FormatSeconds(wal.fsync_p99_seconds());
+  out << "\nstore     applied " << store.applied_lsn() << ", persisted " << store.persisted_lsn() << ", about "
+      << store.estimated_keys() << " keys\n";
+}
+
+void PrintReplicas(std::ostream& out, const google::protobuf::RepeatedPtrField<v1::ReplicaStatus>& replicas) {
+  out << "replicas  " << replicas.size() << "\n";
+  if (replicas.empty()) return;
+  Table table({"NODE", "STATE", "SENT", "RECEIVED", "FLUSHED", "APPLIED", "LAG", "LAG_BYTES", "LAG_TIME"});
+  for (const v1::ReplicaStatus& r : replicas) {
+    table.Add({r.node_id(), r.state(), absl::StrCat(r.sent_lsn()), absl::StrCat(r.received_lsn()),
+               absl::StrCat(r.flushed_lsn()), absl::StrCat(r.applied_lsn()), absl::StrCat(r.lag_records()),
+               FormatBytes(r.lag_bytes()), r.has_lag_seconds() ? FormatSeconds(r.lag_seconds()) : "-"});
+  }
+  table.Print(out, "  ");
+}
+
+void PrintResync(std::ostream& out, const v1::ResyncStatus& resync) {
+  out << "resync    partial " << resync.partial_total() << ", full " << resync.full_total() << ", rewind "
+      << resync.rewind_total() << ", refused " << resync.refused_total() << "\n";
+  const std::map<std::string, uint64_t> by_reason(resync.by_reason().begin(), resync.by_reason().end());
+  for (const auto& [reason, count] : by_reason) out << "  " << reason << " " << count << "\n";
+}
+
+}  // namespace
+
+void PrintHistoryTable(std::ostream& out, const google::protobuf::RepeatedPtrField<v1::HistoryEntry>& history,
+                       absl::string_view indent) {
+  Table table({"TERM", "START_LSN", "TERM_ID"});
+  for (const v1::HistoryEntry& entry : history) {
+    table.Add({absl::StrCat(entry.term()), absl::StrCat(entry.start_lsn()), HexId(entry.term_id())});
+  }
+  table.Print(out, indent);
+}
+
+void PrintMembersTable(std::ostream& out, const google::protobuf::RepeatedPtrField<v1::Member>& members,
+                       absl::string_view indent) {
+  Table table({"MEMBER", "ADDRESS", "COUNTING", "INCARNATION"});
+  for (const v1::Member& member : members) {
+    table.Add({member.node_id(), OrDash(member.address()), member.counting() ? "yes" : "no",
+               HexId(member.incarnation())});
+  }
+  table.Print(out, indent);
+}
+
+void PrintSlotsTable(std::ostream& out, const google::protobuf::RepeatedPtrField<v1::Slot>& slots,
+                     absl::string_view indent) {
+  Table table({"SLOT", "KIND", "STATE", "HEALTH", "CONFIRMED", "RETAINED", "HEADROOM", "HEADROOM_TIME", "CAUSE"});
+  for (const v1::Slot& slot : slots) {
+    const Json json = ProtoToJson(slot);
+    table.Add({slot.name(), EnumText(json["kind"]), EnumText(json["state"]), EnumText(json["health"]),
+               absl::StrCat(slot.confirmed_lsn()), FormatBytes(slot.retained_bytes()), FormatBytes(slot.headroom_bytes()),
+               slot.has_headroom_seconds() ? FormatSeconds(slot.headroom_seconds()) : "-",
+               slot.has_invalidation() ? OrDash(slot.invalidation().cause()) : "-"});
+  }
+  table.Print(out, indent);
+}
+
+void PrintStatusTable(std::ostream& out, const v1::GetStatusResponse& status) {
+  PrintNode(out, status);
+  PrintLog(out, status.wal(), status.store());
+  if (status.has_upstream()) {
+    out << "upstream  " << OrDash(status.upstream().endpoint()) << "  " << status.upstream().state();
+    if (!status.upstream().message().empty()) out << "  " << status.upstream().message();
+    out << "\n";
+  }
+  if (status.has_bootstrap()) {
+    const v1::BootstrapStatus& bootstrap = status.bootstrap();
+    out << "bootstrap " << bootstrap.reason() << ": " << bootstrap.keys() << " keys, " << FormatBytes(bootstrap.bytes())
+        << " of about " << FormatBytes(bootstrap.estimated_bytes()) << " in "
+        << FormatSeconds(bootstrap.elapsed_seconds()) << "\n";
+  }
+  out << "history   " << status.history_size() << " terms\n";
+  if (status.history_size() > 0) PrintHistoryTable(out, status.history(), "  ");
+  out << "members   " << status.members_size() << "\n";
+  if (status.members_size() > 0) PrintMembersTable(out, status.members(), "  ");
+  PrintReplicas(out, status.replicas());
+  out << "slots     " << status.slots_size() << "\n";
+  if (status.slots_size() > 0) PrintSlotsTable(out, status.slots(), "  ");
+  PrintResync(out, status.resync());
+}
+
+}  // namespace towline::ctl

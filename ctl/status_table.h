@@ -1,0 +1,24 @@
+// The readable forms of what a node says about itself.
+
+#ifndef TOWLINE_CTL_STATUS_TABLE_H_
+#define TOWLINE_CTL_STATUS_TABLE_H_
+
+#include <ostream>
+
+#include "absl/strings/string_view.h"
+#include "google/protobuf/repeated_field.h"
+#include "towline/v1/admin_service.pb.h"
+
+namespace towline::ctl {
+
+void PrintStatusTable(std::ostream& out, const v1::GetStatusResponse& status);
+void PrintHistoryTable(std::ostream& out, const google::protobuf::RepeatedPtrField<v1::HistoryEntry>& history,
+                       absl::string_view indent = "");
+void PrintMembersTable(std::ostream& out, const google::protobuf::RepeatedPtrField<v1::Member>& members,
+                       absl::string_view indent = "");
+void PrintSlotsTable(std::ostream& out, const google::protobuf::RepeatedPtrField<v1::Slot>& slots,
+                     absl::string_view indent = "");
+
+}  // namespace towline::ctl
+
+#endif  // TOWLINE_CTL_STATUS_TABLE_H_
