@@ -4,6 +4,7 @@
 #include <set>
 #include <utility>
 
+#include "absl/strings/match.h"
 #include "absl/strings/str_cat.h"
 
 #include "common/error.h"
@@ -289,12 +290,14 @@ absl::Status Recovery::Quarantine() {
   TOWLINE_RETURN_IF_ERROR(CreateDirectoryDurably(env_.fs, quarantine_directory_));
   const absl::string_view torn =
       absl::string_view(newest_bytes_).substr(scan_.end_offset, scan_.torn_end - scan_.end_offset);
-  const std::string stem = absl::StrCat("torn-", inputs_.generation, "-",
-                                        absl::Dec(scan_.end.lsn + 1, absl::kZeroPad20), "-", scan_.end_offset);
-  std::string name = absl::StrCat(stem, ".frames");
-  for (int i = 2; Exists(env_.fs, JoinPath(quarantine_directory_, name)); ++i) {
-    name = absl::StrCat(stem, "-", i, ".frames");
-  }
+  // torn-<generation>-<first LSN>-<running number>.frames; nothing is ever overwritten.
+  TOWLINE_ASSIGN_OR_RETURN(const std::vector<std::string> names, env_.fs.List(quarantine_directory_));
+  const std::string stem =
+      absl::StrCat("torn-", inputs_.generation, "-", absl::Dec(scan_.end.lsn + 1, absl::kZeroPad20), "-");
+  size_t number = 1;
+  for (const std::string& name : names) number += absl::StartsWith(name, stem) ? 1 : 0;
+  std::string name = absl::StrCat(stem, number, ".frames");
+  while (std::binary_search(names.begin(), names.end(), name)) name = absl::StrCat(stem, ++number, ".frames");
   TOWLINE_RETURN_IF_ERROR(WriteFileDurably(env_.fs, quarantine_directory_, name, torn));
   report_.quarantine_file = JoinPath(quarantine_directory_, name);
   report_.quarantined_bytes = torn.size();
