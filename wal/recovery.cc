@@ -105,8 +105,10 @@ absl::StatusOr<RecoveredLog> Recovery::Run() {
 
   if (findings_.has_segment) TOWLINE_RETURN_IF_ERROR(RepairNewest(row.verdict));
   TOWLINE_RETURN_IF_ERROR(RemoveFiles());
-  // A name that is seen need not be durable: the process that gave it may have died before its sync.
+  // A name that is seen need not be durable: the process that gave it may have died before its sync. That goes for the
+  // directory's own name as well.
   TOWLINE_RETURN_IF_ERROR(env_.fs.SyncDirectory(directory_));
+  TOWLINE_RETURN_IF_ERROR(env_.fs.SyncDirectory(ParentOf(directory_)));
   FillSegments();
   Report(row);
   return std::move(log_);
@@ -115,7 +117,7 @@ absl::StatusOr<RecoveredLog> Recovery::Run() {
 absl::Status Recovery::ListDirectory() {
   absl::StatusOr<std::vector<std::string>> names = env_.fs.List(directory_);
   if (absl::IsNotFound(names.status())) {
-    TOWLINE_RETURN_IF_ERROR(CreateDirectoryDurably(env_.fs, directory_));
+    TOWLINE_RETURN_IF_ERROR(env_.fs.CreateDirectory(directory_));
     names = std::vector<std::string>();
   }
   if (!names.ok()) return names.status();

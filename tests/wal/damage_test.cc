@@ -66,6 +66,7 @@ void ExpectEveryCutIsRepaired(const std::string& fill) {
 
   for (uint64_t cut = kSector; cut <= places.back().end; ++cut) {
     SCOPED_TRACE(absl::StrCat("cut at byte ", cut));
+    ASSERT_THAT(RemoveAll(fs, kQuarantine), IsOk());
     const std::string left = whole.substr(0, cut) + fill.substr(cut);
     fs.SetContents(SegmentPath(1), left);
     // Fill may happen to be what was cut off.
