@@ -1,0 +1,198 @@
+#include "server/grpc_upstream.h"
+
+#include <grpcpp/alarm.h>
+#include <grpcpp/grpcpp.h>
+
+#include <atomic>
+#include <chrono>
+#include <utility>
+
+#include "client/channel.h"
+#include "client/rpc_status.h"
+#include "towline/v1/replication_service.grpc.pb.h"
+
+namespace towline {
+namespace {
+
+enum Tag : intptr_t { kStart = 1, kRead, kWrite, kFinish, kWake };
+
+void* ToPointer(Tag tag) { return reinterpret_cast<void*>(static_cast<intptr_t>(tag)); }
+
+// A client call on its own completion queue: one thread issues operations and takes their completions.
+// `Response` is what the stream reads.
+template <typename Stream, typename Response>
+class QueueCall {
+ public:
+  ~QueueCall() {
+    Cancel();
+    (void)FinishCall();
+    queue_.Shutdown();
+    void* tag = nullptr;
+    bool ok = false;
+    while (queue_.Next(&tag, &ok)) {
+    }
+  }
+
+  ReadResult Read(Response* out, int64_t timeout_micros) {
+    const auto deadline = std::chrono::system_clock::now() + std::chrono::microseconds(timeout_micros);
+    while (true) {
+      if (read_ready_) {
+        read_ready_ = false;
+        out->Swap(&incoming_);
+        return ReadResult::kMessage;
+      }
+      if (closed_) return ReadResult::kClosed;
+      StartReadIfIdle();
+      if (!TakeEvent(deadline)) return ReadResult::kTimeout;
+      if (std::exchange(woken_, false)) return ReadResult::kTimeout;
+    }
+  }
+
+  void Wake() {
+    if (!wake_pending_.exchange(true)) alarm_.Set(&queue_, std::chrono::system_clock::now(), ToPointer(kWake));
+  }
+
+  void Cancel() { context_.TryCancel(); }
+
+  absl::Status FinishCall() {
+    if (!finish_started_) {
+      // Finish may only be asked for once the start has completed.
+      while (!started_ && !closed_) TakeEvent(std::chrono::system_clock::time_point::max());
+      finish_started_ = true;
+      stream_->Finish(&status_, ToPointer(kFinish));
+      while (!finished_) TakeEvent(std::chrono::system_clock::time_point::max());
+    }
+    return FromGrpcStatus(status_);
+  }
+
+ protected:
+  // Waits for the completion of the write on its way. False: the stream is broken.
+  bool DrainWrite() {
+    while (!closed_ && (!started_ || write_pending_)) TakeEvent(std::chrono::system_clock::time_point::max());
+    return !closed_;
+  }
+
+  grpc::ClientContext context_;
+  grpc::CompletionQueue queue_;
+  std::unique_ptr<Stream> stream_;
+  bool write_pending_ = false;
+
+ private:
+  void StartReadIfIdle() {
+    if (!started_ || read_pending_ || closed_) return;
+    read_pending_ = true;
+    stream_->Read(&incoming_, ToPointer(kRead));
+  }
+
+  // Takes one completion. False: the deadline has passed.
+  bool TakeEvent(std::chrono::system_clock::time_point deadline) {
+    void* tag = nullptr;
+    bool ok = false;
+    if (queue_.AsyncNext(&tag, &ok, deadline) != grpc::CompletionQueue::GOT_EVENT) return false;
+    switch (static_cast<Tag>(reinterpret_cast<intptr_t>(tag))) {
+      case kStart:
+        started_ = true;
+        if (!ok) closed_ = true;
+        break;
+      case kRead:
+        read_pending_ = false;
+        (ok ? read_ready_ : closed_) = true;
+        break;
+      case kWrite:
+        write_pending_ = false;
+        if (!ok) closed_ = true;
+        break;
+      case kFinish:
+        finished_ = true;
+        closed_ = true;
+        break;
+      case kWake:
+        wake_pending_.store(false);
+        woken_ = true;
+        break;
+    }
+    return true;
+  }
+
+  Response incoming_;
+  grpc::Status status_;
+  bool started_ = false;
+  bool read_pending_ = false;
+  bool read_ready_ = false;
+  bool closed_ = false;
+  bool finish_started_ = false;
+  bool finished_ = false;
+  bool woken_ = false;
+  std::atomic<bool> wake_pending_{false};
+  grpc::Alarm alarm_;
+};
+
+class GrpcPullStream final
+    : public PullStream,
+      private QueueCall<grpc::ClientAsyncReaderWriter<v1::PullRequest, v1::PullResponse>, v1::PullResponse> {
+ public:
+  explicit GrpcPullStream(v1::ReplicationService::Stub& stub) {
+    stream_ = stub.PrepareAsyncPull(&context_, &queue_);
+    stream_->StartCall(ToPointer(kStart));
+  }
+
+  bool Write(const v1::PullRequest& request) override {
+    if (!DrainWrite()) return false;
+    write_pending_ = true;
+    stream_->Write(request, ToPointer(kWrite));
+    return true;
+  }
+
+  ReadResult Read(v1::PullResponse* out, int64_t timeout_micros) override {
+    return QueueCall::Read(out, timeout_micros);
+  }
+  void Wake() override { QueueCall::Wake(); }
+  void Cancel() override { QueueCall::Cancel(); }
+  absl::Status Finish() override { return FinishCall(); }
+};
+
+class GrpcSnapshotStream final
+    : public SnapshotStream,
+      private QueueCall<grpc::ClientAsyncReader<v1::FetchSnapshotResponse>, v1::FetchSnapshotResponse> {
+ public:
+  GrpcSnapshotStream(std::shared_ptr<grpc::Channel> channel, const v1::FetchSnapshotRequest& request)
+      : stub_(v1::ReplicationService::NewStub(std::move(channel))) {
+    stream_ = stub_->PrepareAsyncFetchSnapshot(&context_, request, &queue_);
+    stream_->StartCall(ToPointer(kStart));
+  }
+
+  ReadResult Read(v1::FetchSnapshotResponse* out, int64_t timeout_micros) override {
+    return QueueCall::Read(out, timeout_micros);
+  }
+  void Cancel() override { QueueCall::Cancel(); }
+  absl::Status Finish() override { return FinishCall(); }
+
+ private:
+  // A connection of its own: a long copy must not stand in front of the log's frames.
+  const std::unique_ptr<v1::ReplicationService::Stub> stub_;
+};
+
+class GrpcUpstream final : public Upstream {
+ public:
+  explicit GrpcUpstream(std::string endpoint)
+      : endpoint_(std::move(endpoint)),
+        stub_(v1::ReplicationService::NewStub(client::MakeChannel(endpoint_, client::Connection::kDedicated))) {}
+
+  std::string endpoint() const override { return endpoint_; }
+  std::unique_ptr<PullStream> OpenPull() override { return std::make_unique<GrpcPullStream>(*stub_); }
+  std::unique_ptr<SnapshotStream> OpenSnapshot(const v1::FetchSnapshotRequest& request) override {
+    return std::make_unique<GrpcSnapshotStream>(client::MakeChannel(endpoint_, client::Connection::kDedicated), request);
+  }
+
+ private:
+  const std::string endpoint_;
+  const std::unique_ptr<v1::ReplicationService::Stub> stub_;
+};
+
+}  // namespace
+
+std::unique_ptr<Upstream> NewGrpcUpstream(const std::string& endpoint) {
+  return std::make_unique<GrpcUpstream>(endpoint);
+}
+
+}  // namespace towline

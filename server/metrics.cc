@@ -1,0 +1,232 @@
+#include "server/metrics.h"
+
+#include <prometheus/metric_family.h>
+#include <prometheus/text_serializer.h>
+
+#include <initializer_list>
+#include <utility>
+#include <vector>
+
+#include "server/status_report.h"
+#include "server/version.h"
+
+namespace towline {
+namespace {
+
+using Labels = std::vector<prometheus::ClientMetric::Label>;
+
+// Collects families in the order in which they are first named.
+class Families {
+ public:
+  void Gauge(const std::string& name, const std::string& help, double value, Labels labels = {}) {
+    Add(prometheus::MetricType::Gauge, name, help, std::move(labels)).gauge.value = value;
+  }
+  void Counter(const std::string& name, const std::string& help, uint64_t value, Labels labels = {}) {
+    Add(prometheus::MetricType::Counter, name, help, std::move(labels)).counter.value = static_cast<double>(value);
+  }
+  // Mean and percentiles of recent durations.
+  void Summary(const std::string& name, const std::string& help, uint64_t count, double sum,
+               std::vector<prometheus::ClientMetric::Quantile> quantiles) {
+    auto& summary = Add(prometheus::MetricType::Summary, name, help, {}).summary;
+    summary.sample_count = count;
+    summary.sample_sum = sum;
+    summary.quantile = std::move(quantiles);
+  }
+  // A family without a sample still tells that it exists.
+  void Declare(prometheus::MetricType type, const std::string& name, const std::string& help) {
+    Find(type, name, help);
+  }
+
+  std::string Text() const { return prometheus::TextSerializer().Serialize(families_); }
+
+ private:
+  prometheus::MetricFamily& Find(prometheus::MetricType type, const std::string& name, const std::string& help) {
+    const std::string full = "towline_" + name;
+    for (auto& family : families_) {
+      if (family.name == full) return family;
+    }
+    prometheus::MetricFamily& family = families_.emplace_back();
+    family.name = full;
+    family.help = help;
+    family.type = type;
+    return family;
+  }
+  prometheus::ClientMetric& Add(prometheus::MetricType type, const std::string& name, const std::string& help,
+                                Labels labels) {
+    prometheus::ClientMetric& metric = Find(type, name, help).metric.emplace_back();
+    metric.label = std::move(labels);
+    return metric;
+  }
+
+  std::vector<prometheus::MetricFamily> families_;
+};
+
+void OneHot(Families* out, const std::string& name, const std::string& help, const std::string& label,
+            std::initializer_list<const char*> values, const std::string& current, const Labels& more = {}) {
+  for (const char* value : values) {
+    Labels labels = more;
+    labels.push_back({label, value});
+    out->Gauge(name, help, current == value ? 1 : 0, std::move(labels));
+  }
+}
+
+void AddNode(Node& node, const v1::GetStatusResponse& status, Families* out) {
+  out->Gauge("build_info", "Version of the server; always 1.", 1, {{"version", kVersion}});
+  out->Gauge("start_time_seconds", "Unix time at which the process started.",
+             static_cast<double>(node.clock().WallMicros()) / 1e6 - status.uptime_seconds());
+  OneHot(out, "role", "1 for the role of the node.", "role", {"primary", "replica"}, status.role());
+  OneHot(out, "state", "1 for the state of the node.", "state",
+         {"writable", "read_only", "starting", "recovery_required", "streaming", "catching_up", "bootstrapping",
+          "rewinding", "stalled", "disconnected", "halted"},
+         status.state());
+  out->Gauge("exact", "1 if the state is exactly a prefix of the log.", status.exact() ? 1 : 0);
+  out->Gauge("term", "Current term.", static_cast<double>(status.term()));
+  out->Gauge("insecure", "1 if the node listens beyond loopback without TLS.", node.config().insecure ? 1 : 0);
+}
+
+void AddWal(Node& node, const v1::GetStatusResponse& status, Families* out) {
+  const v1::WalStatus& wal = status.wal();
+  out->Gauge("wal_first_lsn", "First retained LSN.", static_cast<double>(wal.first_lsn()));
+  out->Gauge("wal_durable_lsn", "Last LSN covered by fdatasync.", static_cast<double>(wal.durable_lsn()));
+  out->Gauge("wal_committed_lsn", "Highest LSN that meets the commit level.",
+             static_cast<double>(wal.committed_lsn()));
+  out->Gauge("wal_retained_bytes", "Bytes of log on disk.", static_cast<double>(wal.retained_bytes()));
+  out->Gauge("wal_segments", "Segments of the log.", static_cast<double>(wal.segments()));
+  wal::SpoolStats stats;
+  if (const auto live = node.Live()) stats = live->spool().stats();
+  out->Counter("wal_append_records_total", "Records appended since the start.", stats.appended_records);
+  out->Counter("wal_append_bytes_total", "Bytes of frames appended since the start.", stats.appended_bytes);
+  out->Counter("wal_groups_total", "Groups appended since the start; each is one write and one fdatasync.",
+               stats.groups);
+  out->Gauge("wal_poisoned", "1 if a write or sync of the log has failed for good.", stats.poisoned ? 1 : 0);
+  out->Gauge("wal_disk_full", "1 while no space is left for a new segment.", stats.disk_full ? 1 : 0);
+  out->Summary("wal_fsync_duration_seconds", "Duration of the log's fdatasync calls; quantiles of the last 1024.",
+               stats.fsyncs, stats.fsync_seconds_sum,
+               {{0.5, wal.fsync_p50_seconds()}, {0.99, wal.fsync_p99_seconds()}});
+  out->Gauge("store_applied_lsn", "Last LSN visible in the state.", static_cast<double>(status.store().applied_lsn()));
+  out->Gauge("store_persisted_lsn", "Last LSN that the store would reopen with.",
+             static_cast<double>(status.store().persisted_lsn()));
+  out->Gauge("store_estimated_keys", "Estimated number of keys.",
+             static_cast<double>(status.store().estimated_keys()));
+}
+
+void AddWrites(Node& node, Families* out) {
+  if (node.sequencer() == nullptr) return;
+  const SequencerStats stats = node.sequencer()->stats();
+  out->Counter("write_records_total", "Records written since the start.", stats.records_total);
+  out->Counter("write_refused_total", "Records refused by conditions, request ids or a full disk.",
+               stats.refused_total);
+  out->Counter("write_duplicates_total", "Writes whose request id had been seen.", stats.duplicates_total);
+  out->Gauge("write_queue_bytes", "Bytes of writes that are not answered yet.",
+             static_cast<double>(stats.queue_bytes));
+  out->Counter("expired_keys_total", "Keys deleted because they had expired.", node.expired_total());
+}
+
+void AddReplicas(const v1::GetStatusResponse& status, Families* out) {
+  const std::string stage_help = "Last LSN of a replica, by stage.";
+  for (const v1::ReplicaStatus& replica : status.replicas()) {
+    const Labels labels = {{"replica", replica.node_id()}};
+    const std::pair<const char*, uint64_t> stages[] = {{"sent", replica.sent_lsn()},
+                                                       {"received", replica.received_lsn()},
+                                                       {"flushed", replica.flushed_lsn()},
+                                                       {"applied", replica.applied_lsn()}};
+    for (const auto& [stage, lsn] : stages) {
+      out->Gauge("replication_lsn", stage_help, static_cast<double>(lsn),
+                 {{"replica", replica.node_id()}, {"stage", stage}});
+    }
+    out->Gauge("replication_lag_records", "Records between the durable LSN and the replica's applied one.",
+               static_cast<double>(replica.lag_records()), labels);
+    out->Gauge("replication_lag_bytes", "Bytes of log between the same.", static_cast<double>(replica.lag_bytes()),
+               labels);
+    if (replica.has_lag_seconds()) {
+      out->Gauge("replication_lag_seconds", "Age of the oldest heartbeat that the replica's state does not cover.",
+                 replica.lag_seconds(), labels);
+    }
+    out->Gauge("replication_connected", "1 while the replica has a session.", replica.has_lag_seconds() ? 1 : 0,
+               labels);
+    out->Gauge("replication_stalled", "1 while the replica is behind and makes no progress.",
+               replica.state() == "stalled" ? 1 : 0, labels);
+  }
+}
+
+const char* StateName(v1::SlotState state) {
+  switch (state) {
+    case v1::SLOT_STATE_ACTIVE:
+      return "active";
+    case v1::SLOT_STATE_BOOTSTRAPPING:
+      return "bootstrapping";
+    case v1::SLOT_STATE_REWINDING:
+      return "rewinding";
+    case v1::SLOT_STATE_INVALIDATED:
+      return "invalidated";
+    default:
+      return "inactive";
+  }
+}
+
+void AddSlots(Node& node, const v1::GetStatusResponse& status, Families* out) {
+  for (const v1::Slot& slot : status.slots()) {
+    const Labels labels = {{"slot", slot.name()}};
+    OneHot(out, "slot_state", "1 for the state of the slot.", "state",
+           {"active", "inactive", "bootstrapping", "rewinding", "invalidated"}, StateName(slot.state()), labels);
+    out->Gauge("slot_confirmed_lsn", "Last LSN that the owner no longer needs.",
+               static_cast<double>(slot.confirmed_lsn()), labels);
+    out->Gauge("slot_retained_bytes", "Bytes of log that the slot holds back.",
+               static_cast<double>(slot.retained_bytes()), labels);
+    out->Gauge("slot_headroom_bytes", "Bytes until the slot is invalidated.",
+               static_cast<double>(slot.headroom_bytes()), labels);
+    if (slot.has_headroom_seconds()) {
+      out->Gauge("slot_headroom_seconds", "The same in seconds at the present write rate.", slot.headroom_seconds(),
+                 labels);
+    }
+  }
+  out->Counter("slot_saves_total", "Writes of the slot table.", node.slots().saves_total());
+}
+
+void AddResync(const ResyncCounters& counters, Families* out) {
+  const std::string help = "Resync decisions of replicas that took effect, by decision and reason.";
+  out->Declare(prometheus::MetricType::Counter, "resync_decisions_total", help);
+  for (const auto& [key, count] : counters.by_reason) {
+    const size_t slash = key.find('/');
+    out->Counter("resync_decisions_total", help, count,
+                 {{"decision", key.substr(0, slash)}, {"reason", key.substr(slash + 1)}});
+  }
+  out->Counter("resync_partial_total", "Partial resyncs of replicas.", counters.partial_total);
+  out->Counter("resync_full_total", "Full resyncs of replicas.", counters.full_total);
+  out->Counter("resync_rewind_total", "Rewinds of replicas.", counters.rewind_total);
+  out->Counter("resync_refused_total", "Refused resyncs of replicas.", counters.refused_total);
+  const std::string consumer_help = "Resume decisions of consumers that took effect, by decision and reason.";
+  out->Declare(prometheus::MetricType::Counter, "consumer_decisions_total", consumer_help);
+  for (const auto& [key, count] : counters.consumers_by_reason) {
+    const size_t slash = key.find('/');
+    out->Counter("consumer_decisions_total", consumer_help, count,
+                 {{"decision", key.substr(0, slash)}, {"reason", key.substr(slash + 1)}});
+  }
+  const std::string invalidation_help = "Slots that were invalidated, by cause.";
+  out->Declare(prometheus::MetricType::Counter, "slot_invalidations_total", invalidation_help);
+  for (const auto& [cause, count] : counters.invalidations_by_cause) {
+    out->Counter("slot_invalidations_total", invalidation_help, count, {{"cause", cause}});
+  }
+  out->Counter("replication_sessions_superseded_total", "Sessions ended by a newer one of the same process.",
+               counters.superseded_sessions);
+  out->Counter("replication_stalls_total", "Times a session fell behind without progress.", counters.stalls);
+  out->Counter("snapshot_sent_bytes_total", "Bytes of snapshots sent.", counters.snapshot_bytes_sent);
+  out->Counter("replication_sent_bytes_total", "Bytes of records sent.", counters.record_bytes_sent);
+}
+
+}  // namespace
+
+std::string RenderMetrics(Node& node) {
+  v1::GetStatusResponse status;
+  FillStatus(node, &status);
+  Families families;
+  AddNode(node, status, &families);
+  AddWal(node, status, &families);
+  AddWrites(node, &families);
+  AddReplicas(status, &families);
+  AddSlots(node, status, &families);
+  AddResync(node.source().Counters(), &families);
+  return families.Text();
+}
+
+}  // namespace towline

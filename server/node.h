@@ -1,0 +1,148 @@
+// A node: its data directory, its role, and the loops that make it one. No gRPC here; the adapters call in.
+
+#ifndef TOWLINE_SERVER_NODE_H_
+#define TOWLINE_SERVER_NODE_H_
+
+#include <atomic>
+#include <cstdint>
+#include <functional>
+#include <map>
+#include <memory>
+#include <optional>
+#include <string>
+
+#include "absl/status/status.h"
+#include "absl/status/statusor.h"
+#include "common/clock.h"
+#include "common/executor.h"
+#include "common/logger.h"
+#include "common/mutex.h"
+#include "common/rng.h"
+#include "primary/expirer.h"
+#include "primary/node_view.h"
+#include "primary/replication_source.h"
+#include "primary/sequencer.h"
+#include "replica/replica_controller.h"
+#include "server/config.h"
+#include "server/data_directory.h"
+
+namespace towline {
+
+// What a node is built from. The references must outlive it.
+struct NodeDependencies {
+  FileSystem& fs;
+  Clock& clock;
+  Rng& rng;
+  Executor& executor;
+  Logger& logger;
+  StoreFactory& stores;
+  // Makes the upstream of a replica from its HOST:PORT.
+  std::function<std::unique_ptr<Upstream>(const std::string& endpoint)> make_upstream;
+  // Called once, from any thread, when the node must end; `status` tells why.
+  std::function<void(absl::Status)> on_fatal;
+};
+
+// Threads: all methods from any thread, Start and Stop from one.
+class Node final : public SourceHost, public ReplicaHost {
+ public:
+  // Opens the data directory (see OpenDataDirectory for errors) and prepares the role. No loop of the role runs yet.
+  static absl::StatusOr<std::unique_ptr<Node>> Open(const NodeConfig& config, const NodeDependencies& deps);
+  ~Node() override;
+
+  // Starts the loops: on a primary the first record, sequencer and expiry; on a replica the controller.
+  absl::Status Start();
+
+  // Ends sessions and loops in order, saves slots and watermark, flushes the store. Idempotent.
+  void Stop();
+
+  // SourceHost
+  NodeView View() override;
+  std::shared_ptr<LogAndState> Live() override;
+  void OnReplicaAttached(const MemberInfo& member) override;
+  void OnStaleSelf(absl::string_view reason, absl::string_view message) override;
+
+  // ReplicaHost
+  ControlFile& control() override { return *directory_.control; }
+  std::shared_ptr<Generation> LiveGeneration() override;
+  void SwitchGeneration(std::shared_ptr<Generation> generation) override;
+  void OnHeartbeat(uint64_t sequence, Lsn durable_lsn, Lsn committed_lsn) override;
+  const GenerationEnvironment& environment() override { return environment_; }
+
+  bool is_primary() const { return role_ == NodeRole::kPrimary; }
+  // Why writes are not taken, or OK. On a replica: not_primary with the address, if known.
+  absl::Status CheckWritable();
+  // Why reads are not served, or OK.
+  absl::Status CheckReadable();
+  // Set once a primary has started; empty on a replica, whose cluster id View() tells.
+  const ClusterId& primary_cluster_id() const { return primary_cluster_id_; }
+  // nullptr on a replica; use it after CheckWritable.
+  Sequencer* sequencer() { return sequencer_.get(); }
+  ReplicationSource& source() { return *source_; }
+  slots::SlotTable& slots() { return *directory_.slots; }
+  // nullopt on a primary, and before Start.
+  std::optional<ReplicaStatusView> ReplicaStatus();
+  // Highest LSN that meets the cluster's commit level, as known here.
+  Lsn CommittedLsn();
+  // writable, streaming, ... as DESIGN 11 of the operator surface; `reason` is set when attention is needed.
+  std::string State(std::string* reason);
+  uint64_t expired_total() const { return expirer_ ? expirer_->deleted_total() : 0; }
+
+  const NodeConfig& config() const { return config_; }
+  Clock& clock() { return deps_.clock; }
+  Logger& logger() { return deps_.logger; }
+  Rng& rng() { return deps_.rng; }
+  int64_t started_micros() const { return started_micros_; }
+  const std::string& advertised_address() const { return advertised_; }
+  // A port may be chosen at bind time: call before Start.
+  void SetAdvertisedAddress(std::string address) { advertised_ = std::move(address); }
+
+ private:
+  class LiveAdapter;
+  class Appender;
+  class MembersJob;
+
+  Node(const NodeConfig& config, const NodeDependencies& deps);
+  absl::Status StartPrimary();
+  void StartReplica();
+  StepResult Tick();
+  void SaveWatermarkWhenIdle();
+  void SubmitMembers();
+  void OnMembersWritten(const MemberList& list, bool written);
+  void Fatal(const absl::Status& status);
+
+  const NodeConfig config_;
+  const NodeDependencies deps_;
+  GenerationEnvironment environment_;
+  const int64_t started_micros_;
+  const uint64_t process_instance_;
+  std::string advertised_;
+  ClusterId primary_cluster_id_;
+  NodeRole role_ = NodeRole::kPrimary;
+  DataDirectory directory_;
+
+  Mutex mutex_;
+  std::shared_ptr<LiveAdapter> live_ TOWLINE_GUARDED_BY(mutex_);
+  std::map<std::string, MemberInfo> attached_ TOWLINE_GUARDED_BY(mutex_);  // to be put into a Members record
+  bool members_in_flight_ TOWLINE_GUARDED_BY(mutex_) = false;
+  std::string stale_reason_ TOWLINE_GUARDED_BY(mutex_);
+  bool started_ TOWLINE_GUARDED_BY(mutex_) = false;
+  bool stopped_ TOWLINE_GUARDED_BY(mutex_) = false;
+  std::atomic<bool> fatal_{false};
+
+  // Ticker only.
+  Lsn watermark_candidate_ = 0;
+  int64_t watermark_since_micros_ = 0;
+
+  std::unique_ptr<ReplicationSource> source_;
+  std::unique_ptr<Appender> appender_;
+  std::unique_ptr<Sequencer> sequencer_;
+  std::unique_ptr<Expirer> expirer_;
+  std::unique_ptr<Upstream> upstream_;
+  std::unique_ptr<ReplicaController> controller_;
+  std::unique_ptr<Loop> controller_loop_;
+  std::unique_ptr<Loop> ticker_;
+};
+
+}  // namespace towline
+
+#endif  // TOWLINE_SERVER_NODE_H_

@@ -1,0 +1,84 @@
+#include "server/slot_service.h"
+
+#include <memory>
+#include <optional>
+#include <utility>
+
+#include "absl/strings/str_cat.h"
+#include "common/error.h"
+#include "common/names.h"
+#include "server/run_on_pool.h"
+#include "server/status_report.h"
+
+namespace towline {
+
+grpc::ServerUnaryReactor* SlotServiceImpl::ListSlots(grpc::CallbackServerContext* context,
+                                                     const v1::ListSlotsRequest*, v1::ListSlotsResponse* response) {
+  return RunOnPool(pool_, context, [this, response] {
+    for (const SlotStatus& slot : node_.source().Slots()) FillSlot(slot, response->add_slots());
+    return absl::OkStatus();
+  });
+}
+
+grpc::ServerUnaryReactor* SlotServiceImpl::GetSlot(grpc::CallbackServerContext* context,
+                                                   const v1::GetSlotRequest* request,
+                                                   v1::GetSlotResponse* response) {
+  return RunOnPool(pool_, context,
+                   [this, request, response] { return Find(request->name(), response->mutable_slot()); });
+}
+
+grpc::ServerUnaryReactor* SlotServiceImpl::CreateSlot(grpc::CallbackServerContext* context,
+                                                      const v1::CreateSlotRequest* request,
+                                                      v1::CreateSlotResponse* response) {
+  return RunOnPool(pool_, context, [this, request, response] { return Create(*request, response); });
+}
+
+grpc::ServerUnaryReactor* SlotServiceImpl::DropSlot(grpc::CallbackServerContext* context,
+                                                    const v1::DropSlotRequest* request,
+                                                    v1::DropSlotResponse* response) {
+  return RunOnPool(pool_, context, [this, request, response]() -> absl::Status {
+    TOWLINE_RETURN_IF_ERROR(Find(request->name(), response->mutable_slot()));
+    TOWLINE_RETURN_IF_ERROR(node_.slots().Drop(request->name(), request->force()).status());
+    node_.logger().Log(LogLevel::kInfo, "slot_dropped",
+                       {{"slot", request->name()}, {"confirmed_lsn", response->slot().confirmed_lsn()}});
+    return absl::OkStatus();
+  });
+}
+
+absl::Status SlotServiceImpl::Find(const std::string& name, v1::Slot* out) {
+  for (const SlotStatus& slot : node_.source().Slots()) {
+    if (slot.slot.name != name) continue;
+    FillSlot(slot, out);
+    return absl::OkStatus();
+  }
+  return MakeError(absl::StatusCode::kNotFound, "slot_not_found", absl::StrCat("there is no slot \"", Printable(name), "\""),
+                   "list them with: towctl slot list");
+}
+
+absl::Status SlotServiceImpl::Create(const v1::CreateSlotRequest& request, v1::CreateSlotResponse* response) {
+  TOWLINE_RETURN_IF_ERROR(ValidateName("slot", request.name()));
+  if (request.kind() != v1::SLOT_KIND_REPLICA && request.kind() != v1::SLOT_KIND_CONSUMER) {
+    return MakeError(absl::StatusCode::kInvalidArgument, "invalid_kind", "kind is neither replica nor consumer");
+  }
+  const auto live = node_.Live();
+  if (live == nullptr) {
+    return MakeError(absl::StatusCode::kUnavailable, "no_data", "the node has no log yet", "retry later");
+  }
+  // The pin keeps the log until the slot, which then keeps it itself, is saved.
+  const wal::SpoolStats stats = live->spool().stats();
+  const Lsn confirmed = request.has_confirmed_lsn() ? request.confirmed_lsn() : stats.durable_lsn;
+  const std::unique_ptr<wal::Pin> pin = live->spool().NewPin(confirmed + 1);
+  const Lsn first = live->spool().stats().first_lsn;
+  if (confirmed + 1 < first || confirmed > stats.durable_lsn) {
+    return MakeError(absl::StatusCode::kOutOfRange, "lsn_out_of_range",
+                     absl::StrCat("confirmed_lsn is ", confirmed, "; the log holds ", first, " to ", stats.durable_lsn),
+                     "choose an LSN in the log, or load a snapshot first");
+  }
+  const auto kind =
+      request.kind() == v1::SLOT_KIND_REPLICA ? slots::SlotKind::kReplica : slots::SlotKind::kConsumer;
+  TOWLINE_RETURN_IF_ERROR(node_.slots().Create(request.name(), kind, live->number(), confirmed).status());
+  node_.logger().Log(LogLevel::kInfo, "slot_created", {{"slot", request.name()}, {"confirmed_lsn", confirmed}});
+  return Find(request.name(), response->mutable_slot());
+}
+
+}  // namespace towline

@@ -1,0 +1,176 @@
+#include "server/status_report.h"
+
+#include <algorithm>
+#include <vector>
+
+#include "server/position_proto.h"
+#include "server/version.h"
+
+namespace towline {
+namespace {
+
+v1::SlotKind ToProto(slots::SlotKind kind) {
+  return kind == slots::SlotKind::kReplica ? v1::SLOT_KIND_REPLICA : v1::SLOT_KIND_CONSUMER;
+}
+
+v1::SlotState ToProto(slots::SlotState state) {
+  switch (state) {
+    case slots::SlotState::kActive:
+      return v1::SLOT_STATE_ACTIVE;
+    case slots::SlotState::kInactive:
+      return v1::SLOT_STATE_INACTIVE;
+    case slots::SlotState::kBootstrapping:
+      return v1::SLOT_STATE_BOOTSTRAPPING;
+    case slots::SlotState::kRewinding:
+      return v1::SLOT_STATE_REWINDING;
+    case slots::SlotState::kInvalidated:
+      return v1::SLOT_STATE_INVALIDATED;
+  }
+  return v1::SLOT_STATE_UNSPECIFIED;
+}
+
+v1::SlotHealth HealthToProto(const std::string& health) {
+  if (health == "reserved") return v1::SLOT_HEALTH_RESERVED;
+  if (health == "at_risk") return v1::SLOT_HEALTH_AT_RISK;
+  return v1::SLOT_HEALTH_LOST;
+}
+
+double Percentile(std::vector<float> values, double p) {
+  const size_t index = std::min(values.size() - 1, static_cast<size_t>(p * static_cast<double>(values.size())));
+  std::nth_element(values.begin(), values.begin() + static_cast<std::ptrdiff_t>(index), values.end());
+  return values[index];
+}
+
+void FillWal(Node& node, LogAndState& live, v1::WalStatus* out) {
+  const wal::SpoolStats stats = live.spool().stats();
+  out->set_first_lsn(stats.first_lsn);
+  out->set_durable_lsn(stats.durable_lsn);
+  out->set_committed_lsn(node.CommittedLsn());
+  out->set_retained_bytes(stats.retained_bytes);
+  out->set_segments(stats.segments);
+  out->set_fsync_total(stats.fsyncs);
+  if (stats.fsyncs != 0) out->set_fsync_mean_seconds(stats.fsync_seconds_sum / static_cast<double>(stats.fsyncs));
+  if (!stats.fsync_recent_seconds.empty()) {
+    out->set_fsync_p50_seconds(Percentile(stats.fsync_recent_seconds, 0.5));
+    out->set_fsync_p99_seconds(Percentile(stats.fsync_recent_seconds, 0.99));
+  }
+}
+
+void FillStore(LogAndState& live, v1::StoreStatus* out) {
+  out->set_applied_lsn(live.applier().applied_lsn());
+  const auto persisted = live.state().PersistedLsn();
+  out->set_persisted_lsn(persisted.ok() ? *persisted : 0);
+  out->set_estimated_keys(live.state().store().Stats().estimated_keys);
+}
+
+void FillPeer(const PeerStatus& peer, v1::ReplicaStatus* out) {
+  out->set_node_id(peer.node_id);
+  out->set_slot(peer.slot);
+  out->set_state(peer.state);
+  out->set_sent_lsn(peer.sent_lsn);
+  out->set_received_lsn(peer.received_lsn);
+  out->set_flushed_lsn(peer.flushed_lsn);
+  out->set_applied_lsn(peer.applied_lsn);
+  out->set_lag_records(peer.lag_records);
+  out->set_lag_bytes(peer.lag_bytes);
+  if (peer.lag_seconds) out->set_lag_seconds(*peer.lag_seconds);
+}
+
+void FillResync(const ResyncCounters& counters, v1::ResyncStatus* out) {
+  out->set_partial_total(counters.partial_total);
+  out->set_full_total(counters.full_total);
+  out->set_rewind_total(counters.rewind_total);
+  out->set_refused_total(counters.refused_total);
+  for (const auto& [reason, count] : counters.by_reason) (*out->mutable_by_reason())[reason] = count;
+}
+
+void FillReplicaSide(Node& node, const ReplicaStatusView& status, v1::GetStatusResponse* out) {
+  out->mutable_upstream()->set_endpoint(node.config().upstream);
+  out->mutable_upstream()->set_state(status.upstream_state);
+  out->mutable_upstream()->set_message(status.message);
+  if (!status.bootstrap) return;
+  v1::BootstrapStatus* const bootstrap = out->mutable_bootstrap();
+  bootstrap->set_reason(status.bootstrap->reason);
+  bootstrap->set_keys(status.bootstrap->keys);
+  bootstrap->set_bytes(status.bootstrap->bytes);
+  bootstrap->set_estimated_bytes(status.bootstrap->estimated_bytes);
+  bootstrap->set_elapsed_seconds(
+      static_cast<double>(node.clock().MonotonicMicros() - status.bootstrap->started_micros) / 1e6);
+}
+
+void FillMember(const MemberInfo& member, v1::Member* out) {
+  out->set_node_id(member.node_id);
+  out->set_incarnation(member.incarnation);
+  out->set_address(member.address);
+  out->set_counting(member.counting);
+}
+
+}  // namespace
+
+void FillSlot(const SlotStatus& status, v1::Slot* out) {
+  const slots::Slot& slot = status.slot;
+  out->set_name(slot.name);
+  out->set_kind(ToProto(slot.kind));
+  out->set_state(ToProto(slot.state));
+  out->set_health(HealthToProto(status.health));
+  out->set_generation(slot.generation);
+  out->set_confirmed_lsn(slot.confirmed_lsn);
+  out->set_received_lsn(slot.received_lsn);
+  out->set_flushed_lsn(slot.flushed_lsn);
+  out->set_applied_lsn(slot.applied_lsn);
+  out->set_retained_bytes(status.retained_bytes);
+  out->set_headroom_bytes(status.headroom_bytes);
+  if (status.headroom_seconds) out->set_headroom_seconds(*status.headroom_seconds);
+  if (slot.invalidation) {
+    v1::SlotInvalidation* const invalidation = out->mutable_invalidation();
+    invalidation->set_cause(slot.invalidation->cause);
+    invalidation->set_at_lsn(slot.invalidation->at_lsn);
+    invalidation->set_at_time_ms(slot.invalidation->at_time_ms);
+    invalidation->set_needed_lsn(slot.invalidation->needed_lsn);
+    invalidation->set_oldest_lsn(slot.invalidation->oldest_lsn);
+  }
+  out->set_created_time_ms(slot.created_time_ms);
+  out->set_last_active_time_ms(slot.last_active_time_ms);
+}
+
+void FillStatus(Node& node, v1::GetStatusResponse* out) {
+  const NodeView view = node.View();
+  out->set_cluster_id(view.cluster_id);
+  out->set_node_id(view.node_id);
+  out->set_role(view.is_primary ? "primary" : "replica");
+  out->set_state(node.State(out->mutable_state_reason()));
+  out->set_exact(view.exact);
+  out->set_term(view.term);
+  for (const HistoryEntry& entry : view.history) FillHistoryEntry(entry, out->add_history());
+  for (const MemberInfo& member : view.members.members) FillMember(member, out->add_members());
+  out->mutable_wal();
+  out->mutable_store();
+  if (const auto live = node.Live()) {
+    FillWal(node, *live, out->mutable_wal());
+    FillStore(*live, out->mutable_store());
+  }
+  if (const auto status = node.ReplicaStatus()) FillReplicaSide(node, *status, out);
+  for (const PeerStatus& peer : node.source().Peers()) {
+    if (peer.kind == slots::SlotKind::kReplica) FillPeer(peer, out->add_replicas());
+  }
+  for (const SlotStatus& slot : node.source().Slots()) FillSlot(slot, out->add_slots());
+  FillResync(node.source().Counters(), out->mutable_resync());
+  out->set_version(kVersion);
+  out->set_uptime_seconds(static_cast<double>(node.clock().MonotonicMicros() - node.started_micros()) / 1e6);
+}
+
+void FillTopology(Node& node, v1::GetTopologyResponse* out) {
+  const NodeView view = node.View();
+  out->set_cluster_id(view.cluster_id);
+  out->set_term(view.term);
+  out->set_primary_address(view.primary_address);
+  if (view.is_primary) out->set_primary_node_id(view.node_id);
+  for (const MemberInfo& member : view.members.members) {
+    FillMember(member, out->add_members());
+    if (!view.is_primary && !view.primary_address.empty() && member.address == view.primary_address) {
+      out->set_primary_node_id(member.node_id);
+    }
+  }
+}
+
+}  // namespace towline

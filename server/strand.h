@@ -1,0 +1,46 @@
+// Runs a function on a pool, one call at a time, again for every signal that came meanwhile.
+
+#ifndef TOWLINE_SERVER_STRAND_H_
+#define TOWLINE_SERVER_STRAND_H_
+
+#include <atomic>
+#include <functional>
+#include <memory>
+#include <utility>
+
+#include "common/work_pool.h"
+
+namespace towline {
+
+// Threads: Signal from any thread. `run` is called on the pool.
+class Strand : public std::enable_shared_from_this<Strand> {
+ public:
+  Strand(WorkPool& pool, std::function<void()> run) : pool_(pool), run_(std::move(run)) {}
+
+  // Makes `run` be called after now. Many signals may share one call.
+  void Signal() {
+    if (pending_.fetch_add(1, std::memory_order_acq_rel) != 0) return;  // the running task will see it
+    Post();
+  }
+
+ private:
+  void Post() {
+    auto self = shared_from_this();
+    // A full queue would lose the signal: then run here, which is late but right.
+    if (!pool_.Submit([self] { self->RunOnce(); })) RunOnce();
+  }
+
+  void RunOnce() {
+    const uint64_t seen = pending_.load(std::memory_order_acquire);
+    run_();
+    if (pending_.fetch_sub(seen, std::memory_order_acq_rel) != seen) Post();
+  }
+
+  WorkPool& pool_;
+  const std::function<void()> run_;
+  std::atomic<uint64_t> pending_{0};
+};
+
+}  // namespace towline
+
+#endif  // TOWLINE_SERVER_STRAND_H_

@@ -1,0 +1,306 @@
+#include "server/write_stream_call.h"
+
+#include <google/protobuf/arena.h>
+
+#include <memory>
+#include <string>
+#include <utility>
+#include <vector>
+
+#include "absl/strings/str_cat.h"
+#include "client/rpc_status.h"
+#include "common/error.h"
+#include "common/history.h"
+#include "primary/write_intake.h"
+#include "server/position_proto.h"
+
+namespace towline {
+namespace {
+
+constexpr int kElementsMax = 65536;
+// Messages of one stream on their way; enough to keep the log busy while answers travel.
+constexpr int kMessagesInFlightMax = 32;
+constexpr uint64_t kBytesInFlightMax = 8ull << 20;
+
+void FillRefused(uint64_t sequence, const absl::Status& status, v1::RefusedElement* out) {
+  const ErrorInfo info = GetErrorInfo(status);
+  out->set_sequence(sequence);
+  out->mutable_error()->set_reason(info.reason);
+  out->mutable_error()->set_message(info.message);
+  out->mutable_error()->set_next_action(info.next_action);
+  for (const auto& [key, value] : info.metadata) (*out->mutable_error()->mutable_metadata())[key] = value;
+}
+
+class WriteStreamCall final : public grpc::ServerBidiReactor<v1::WriteStreamRequest, v1::WriteStreamResponse> {
+ public:
+  explicit WriteStreamCall(Node& node) : node_(node) {}
+
+  void Begin() {
+    self_.reset(this);
+    const absl::Status writable = node_.CheckWritable();
+    MutexLock lock(&mutex_);
+    if (!writable.ok()) {
+      FinishLocked(writable);
+      return;
+    }
+    ReadNextLocked();
+  }
+
+  void OnReadDone(bool ok) override;
+  void OnWriteDone(bool ok) override;
+  void OnCancel() override {
+    MutexLock lock(&mutex_);
+    cancelled_ = true;
+    MaybeFinishLocked();
+  }
+  // Jobs on their way hold the call too.
+  void OnDone() override { self_.reset(); }
+
+ private:
+  class Job;
+
+  absl::Status CheckMessage(const v1::WriteStreamRequest& message) TOWLINE_REQUIRES(mutex_);
+  void Submit(std::unique_ptr<WriteJob> job) TOWLINE_EXCLUDES(mutex_);
+  void OnJobDone(const Job& job) TOWLINE_EXCLUDES(mutex_);
+  void ReadNextLocked() TOWLINE_REQUIRES(mutex_);
+  void AnswerLocked() TOWLINE_REQUIRES(mutex_);
+  void MaybeFinishLocked() TOWLINE_REQUIRES(mutex_);
+  void FinishLocked(const absl::Status& status) TOWLINE_REQUIRES(mutex_);
+
+  Node& node_;
+  std::shared_ptr<WriteStreamCall> self_;
+
+  Mutex mutex_;
+  std::unique_ptr<Job> reading_ TOWLINE_GUARDED_BY(mutex_);
+  bool read_pending_ TOWLINE_GUARDED_BY(mutex_) = false;
+  bool half_closed_ TOWLINE_GUARDED_BY(mutex_) = false;  // the client sends nothing more, or is gone
+  bool cancelled_ TOWLINE_GUARDED_BY(mutex_) = false;
+  bool finished_ TOWLINE_GUARDED_BY(mutex_) = false;
+  absl::Status failure_ TOWLINE_GUARDED_BY(mutex_);
+  uint64_t next_sequence_ TOWLINE_GUARDED_BY(mutex_) = 1;
+  int in_flight_ TOWLINE_GUARDED_BY(mutex_) = 0;
+  uint64_t in_flight_bytes_ TOWLINE_GUARDED_BY(mutex_) = 0;
+  bool waiting_for_space_ TOWLINE_GUARDED_BY(mutex_) = false;
+
+  bool write_pending_ TOWLINE_GUARDED_BY(mutex_) = false;
+  bool answer_due_ TOWLINE_GUARDED_BY(mutex_) = false;
+  v1::WriteStreamResponse next_answer_ TOWLINE_GUARDED_BY(mutex_);
+  v1::WriteStreamResponse sent_answer_ TOWLINE_GUARDED_BY(mutex_);
+};
+
+// One message of the stream. Owns it, because the records' views point into it.
+class WriteStreamCall::Job final : public WriteJob {
+ public:
+  explicit Job(std::shared_ptr<WriteStreamCall> call)
+      : call_(std::move(call)), message_(google::protobuf::Arena::CreateMessage<v1::WriteStreamRequest>(&arena_)) {}
+
+  v1::WriteStreamRequest* message() { return message_; }
+
+  // Turns the elements into records; invalid ones are refused here.
+  void Build(Node& node) {
+    const uint64_t now_ms = static_cast<uint64_t>(node.clock().WallMicros()) / 1000;
+    records.reserve(static_cast<size_t>(message_->elements_size()));
+    sequences_.reserve(static_cast<size_t>(message_->elements_size()));
+    uint64_t sequence = message_->first_sequence();
+    for (const v1::WriteRequest& element : message_->elements()) {
+      WriteRecord record;
+      const absl::Status status = BuildWriteRecord(element, now_ms, node.config().limits_record_bytes, &record);
+      if (status.ok()) {
+        records.push_back(std::move(record));
+        sequences_.push_back(sequence);
+      } else {
+        invalid_.emplace_back(sequence, status);
+      }
+      ++sequence;
+    }
+    last_sequence_ = sequence - 1;
+    message_bytes_ = message_->ByteSizeLong();
+  }
+
+  void OnDone(std::unique_ptr<WriteJob> self) override {
+    const std::shared_ptr<WriteStreamCall> call = call_;
+    call->OnJobDone(*this);
+    self.reset();
+  }
+
+  // Adds what became of the elements. `position` gets the last record written.
+  void Report(Node& node, v1::WriteStreamResponse* answer) const {
+    answer->set_acked_sequence(last_sequence_);
+    size_t next_invalid = 0;
+    const WriteOutcome* last_written = nullptr;
+    for (size_t i = 0; i < records.size(); ++i) {
+      for (; next_invalid < invalid_.size() && invalid_[next_invalid].first < sequences_[i]; ++next_invalid) {
+        FillRefused(invalid_[next_invalid].first, invalid_[next_invalid].second, answer->add_refused());
+      }
+      if (records[i].outcome.status.ok()) {
+        last_written = &records[i].outcome;
+      } else {
+        FillRefused(sequences_[i], records[i].outcome.status, answer->add_refused());
+      }
+    }
+    for (; next_invalid < invalid_.size(); ++next_invalid) {
+      FillRefused(invalid_[next_invalid].first, invalid_[next_invalid].second, answer->add_refused());
+    }
+    if (last_written != nullptr) FillOutcomePosition(node, *last_written, answer->mutable_position());
+    answer->set_committed_lsn(node.CommittedLsn());
+  }
+
+  uint64_t message_bytes() const { return message_bytes_; }
+
+ private:
+  const std::shared_ptr<WriteStreamCall> call_;
+  google::protobuf::Arena arena_;
+  v1::WriteStreamRequest* const message_;
+  std::vector<uint64_t> sequences_;  // of records
+  std::vector<std::pair<uint64_t, absl::Status>> invalid_;
+  uint64_t last_sequence_ = 0;
+  uint64_t message_bytes_ = 0;
+};
+
+void WriteStreamCall::OnReadDone(bool ok) {
+  std::unique_ptr<Job> job;
+  {
+    MutexLock lock(&mutex_);
+    read_pending_ = false;
+    job = std::move(reading_);
+    if (!ok || finished_) {
+      half_closed_ = true;
+      job.reset();
+      MaybeFinishLocked();
+      return;
+    }
+    const absl::Status valid = CheckMessage(*job->message());
+    if (!valid.ok()) {
+      failure_ = valid;
+      half_closed_ = true;
+      job.reset();
+      MaybeFinishLocked();
+      return;
+    }
+    ++in_flight_;
+    next_sequence_ += static_cast<uint64_t>(job->message()->elements_size());
+  }
+  job->Build(node_);
+  {
+    MutexLock lock(&mutex_);
+    in_flight_bytes_ += job->message_bytes();
+  }
+  Submit(std::move(job));
+}
+
+absl::Status WriteStreamCall::CheckMessage(const v1::WriteStreamRequest& message) {
+  if (message.first_sequence() != next_sequence_) {
+    return MakeError(absl::StatusCode::kInvalidArgument, "sequence_gap",
+                     absl::StrCat("first_sequence is ", message.first_sequence(), "; expected ", next_sequence_));
+  }
+  if (message.elements_size() == 0 || message.elements_size() > kElementsMax) {
+    return MakeError(absl::StatusCode::kInvalidArgument, "invalid_message",
+                     absl::StrCat("a message has ", message.elements_size(), " elements; 1 to ", kElementsMax));
+  }
+  return absl::OkStatus();
+}
+
+void WriteStreamCall::Submit(std::unique_ptr<WriteJob> job) {
+  const absl::Status status = node_.sequencer()->Submit(&job);
+  if (status.ok()) {
+    MutexLock lock(&mutex_);
+    ReadNextLocked();
+    return;
+  }
+  if (absl::IsResourceExhausted(status)) {
+    // The client is not refused, it is slowed down: this message waits, and no further one is read.
+    {
+      MutexLock lock(&mutex_);
+      waiting_for_space_ = true;
+    }
+    auto waiting = std::make_shared<std::unique_ptr<WriteJob>>(std::move(job));
+    // `waiting` holds the job, which holds this call.
+    node_.sequencer()->NotifySpace([this, waiting] {
+      {
+        MutexLock lock(&mutex_);
+        waiting_for_space_ = false;
+      }
+      Submit(std::move(*waiting));
+    });
+    return;
+  }
+  for (WriteRecord& record : job->records) record.outcome.status = status;
+  WriteJob* const raw = job.get();
+  raw->OnDone(std::move(job));
+}
+
+void WriteStreamCall::OnJobDone(const Job& job) {
+  MutexLock lock(&mutex_);
+  --in_flight_;
+  in_flight_bytes_ -= job.message_bytes();
+  job.Report(node_, &next_answer_);
+  answer_due_ = true;
+  AnswerLocked();
+  ReadNextLocked();
+  MaybeFinishLocked();
+}
+
+void WriteStreamCall::ReadNextLocked() {
+  if (read_pending_ || half_closed_ || finished_ || cancelled_ || waiting_for_space_) return;
+  if (in_flight_ >= kMessagesInFlightMax || in_flight_bytes_ >= kBytesInFlightMax) return;
+  reading_ = std::make_unique<Job>(self_);
+  read_pending_ = true;
+  StartRead(reading_->message());
+}
+
+void WriteStreamCall::AnswerLocked() {
+  if (!answer_due_ || write_pending_ || finished_ || cancelled_) return;
+  answer_due_ = false;
+  write_pending_ = true;
+  sent_answer_.Swap(&next_answer_);
+  next_answer_.Clear();
+  StartWrite(&sent_answer_);
+}
+
+void WriteStreamCall::OnWriteDone(bool ok) {
+  MutexLock lock(&mutex_);
+  write_pending_ = false;
+  if (!ok) cancelled_ = true;
+  AnswerLocked();
+  MaybeFinishLocked();
+}
+
+void WriteStreamCall::MaybeFinishLocked() {
+  if (finished_ || in_flight_ != 0 || write_pending_) return;
+  if (cancelled_) {
+    FinishLocked(MakeError(absl::StatusCode::kCancelled, "cancelled", "the client went away"));
+  } else if (half_closed_ && !answer_due_) {
+    FinishLocked(failure_);
+  }
+}
+
+void WriteStreamCall::FinishLocked(const absl::Status& status) {
+  finished_ = true;
+  Finish(ToGrpcStatus(status));
+}
+
+}  // namespace
+
+grpc::ServerBidiReactor<v1::WriteStreamRequest, v1::WriteStreamResponse>* NewWriteStreamCall(Node& node) {
+  auto* const call = new WriteStreamCall(node);
+  call->Begin();
+  return call;
+}
+
+void FillOutcomePosition(Node& node, const WriteOutcome& outcome, v1::Position* out) {
+  Position position = outcome.position;
+  if (position.term == 0) {
+    const NodeView view = node.View();
+    if (const HistoryEntry* entry = EntryAt(view.history, position.lsn)) {
+      position.term = entry->term;
+      position.term_id = entry->term_id;
+    }
+    if (const auto live = node.Live()) {
+      const auto end = live->spool().EndAt(position.lsn);
+      if (end.ok()) position.chain = end->chain;
+    }
+  }
+  FillPosition(node.primary_cluster_id(), position, out);
+}
+
+}  // namespace towline

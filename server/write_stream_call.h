@@ -1,0 +1,19 @@
+// One WriteStream call: messages in, cumulative answers out.
+
+#ifndef TOWLINE_SERVER_WRITE_STREAM_CALL_H_
+#define TOWLINE_SERVER_WRITE_STREAM_CALL_H_
+
+#include "server/node.h"
+#include "towline/v1/kv_service.grpc.pb.h"
+
+namespace towline {
+
+// The reactor deletes itself when gRPC is done with it.
+grpc::ServerBidiReactor<v1::WriteStreamRequest, v1::WriteStreamResponse>* NewWriteStreamCall(Node& node);
+
+// Position of an outcome; completes that of a duplicate, of which the sequencer knows only the LSN.
+void FillOutcomePosition(Node& node, const WriteOutcome& outcome, v1::Position* out);
+
+}  // namespace towline
+
+#endif  // TOWLINE_SERVER_WRITE_STREAM_CALL_H_
