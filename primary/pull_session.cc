@@ -109,10 +109,7 @@ absl::Status PullSessionImpl::OnCredit(const v1::PullCredit& credit) {
 NextResult PullSessionImpl::Next(v1::PullResponse* out) {
   out->Clear();
   if (phase_ == Phase::kOver) return NextResult::kEnd;
-  {
-    MutexLock lock(&mutex_);
-    if (ended_) return EndNow(out);
-  }
+  if (ended()) return EndNow(out);
   if (phase_ == Phase::kNoStart) return NextResult::kWait;
   if (phase_ == Phase::kStart) {
     const absl::Status started = Start(out->mutable_started());
@@ -182,6 +179,11 @@ NextResult PullSessionImpl::EndNow(v1::PullResponse* out) {
 }
 
 // --- End ---
+
+bool PullSessionImpl::ended() const {
+  MutexLock lock(&mutex_);
+  return ended_;
+}
 
 absl::Status PullSessionImpl::end_status() const {
   MutexLock lock(&mutex_);

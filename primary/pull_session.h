@@ -27,10 +27,10 @@ class PullSessionImpl final : public PullSession, public ServedSession {
 
   absl::Status OnRequest(const v1::PullRequest& request) override;
   NextResult Next(v1::PullResponse* out) override;
-  absl::Status end_status() const override;
-  void Close() override;
+  absl::Status end_status() const override TOWLINE_EXCLUDES(mutex_);
+  void Close() override TOWLINE_EXCLUDES(mutex_);
 
-  void End(const absl::Status& status) override;
+  void End(const absl::Status& status) override TOWLINE_EXCLUDES(mutex_);
   uint64_t slot_session() const override;
   void OnTick(const TickView& view) override;
   void OnHeartbeat() override;
@@ -53,6 +53,7 @@ class PullSessionImpl final : public PullSession, public ServedSession {
   void TellHost(const Resumption& resumption);
 
   // --- Stream ---
+  bool ended() const TOWLINE_EXCLUDES(mutex_);
   absl::Status OnAck(const v1::PullAck& ack);
   absl::Status CheckAck(const v1::PullAck& ack);
   absl::Status OnCredit(const v1::PullCredit& credit);
