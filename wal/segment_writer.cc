@@ -188,6 +188,9 @@ absl::Status SegmentWriter::Install(Successor successor) {
     const absl::Status synced = fs_.SyncDirectory(options_.directory);
     if (!synced.ok()) return Poison(synced);
   }
+  // Under its new name, which is what errors should tell.
+  absl::StatusOr<std::unique_ptr<File>> file = fs_.Open(path, OpenMode::kReadWrite);
+  if (!file.ok()) return Poison(file.status());
   const bool replaces_empty = file_ != nullptr && end_.lsn < header_.first_lsn();
   if (file_ != nullptr && !replaces_empty) {
     log_start_ += offset_ - kFramesStart;
@@ -195,7 +198,7 @@ absl::Status SegmentWriter::Install(Successor successor) {
                  std::make_shared<IndexEntries>(std::move(index_)));
   }
   index_.clear();
-  file_ = std::move(successor.file);
+  file_ = *std::move(file);
   header_ = std::move(successor.header);
   offset_ = kFramesStart;
   footer_written_ = false;

@@ -1,13 +1,17 @@
 // Tests of the spool as its users see it: append, read, seek, roll, prune, and what a reopen brings back.
 //
-// Method   SimFileSystem, SimExecutor and FakeClock; threads only where a test says so. Crashes are in crash_test.cc,
-//          recovery in recovery_test.cc.
+// Method   SimFileSystem, SimExecutor and FakeClock, one thread. Crashes are in crash_test.cc, recovery in
+//          recovery_test.cc, failing calls in error_test.cc, threads in tail_test.cc, indexes in index_test.cc.
 
 #include "wal/spool.h"
 
 #include <string>
 #include <vector>
 
+#include "absl/strings/match.h"
+
+#include "common/checksum.h"
+#include "common/error.h"
 #include "gmock/gmock.h"
 #include "gtest/gtest.h"
 #include "tests/support/status_matchers.h"
@@ -16,34 +20,489 @@
 namespace towline::wal::test {
 namespace {
 
+using ::testing::ElementsAre;
+using ::testing::IsEmpty;
 using ::towline::test::IsOk;
+using ::towline::test::IsOkAndHolds;
+using ::towline::test::ReasonIs;
+using ::towline::test::StatusIs;
 
-TEST(SpoolTest, ReadsBackWhatWasAppendedAcrossSegmentsAndReopen) {
-  SimFileSystem fs;
-  Node node(fs);
-  ASSERT_THAT(node.Open(), IsOk());
+constexpr size_t kPayload = 9000;
+constexpr uint64_t kFrame = 9056;  // seven of them fill a segment
+
+SpoolOptions WithSpares(int spares) {
+  SpoolOptions options = SmallOptions();
+  options.spare_segments = spares;
+  return options;
+}
+
+// Prune without keep_bytes; the saved LSN goes to *saved if it is not nullptr.
+absl::StatusOr<Lsn> Prune(Spool& spool, Lsn first_needed, Lsn* saved = nullptr, uint64_t keep_bytes = 0) {
+  return spool.Prune(first_needed, keep_bytes, [saved](Lsn lsn) {
+    if (saved != nullptr) *saved = lsn;
+    return absl::OkStatus();
+  });
+}
+
+std::vector<std::string> Names(SimFileSystem& fs, const std::string& part) {
+  const absl::StatusOr<std::vector<std::string>> all = fs.List(kDirectory);
+  EXPECT_THAT(all, IsOk());
+  std::vector<std::string> names;
+  for (const std::string& name : *all) {
+    if (absl::StrContains(name, part)) names.push_back(name);
+  }
+  return names;
+}
+
+class SpoolTest : public ::testing::Test {
+ protected:
+  SpoolTest() : node_(fs_) {}
+
+  void Open(const SpoolOptions& options = SmallOptions()) { ASSERT_THAT(node_.Open(options, Inputs()), IsOk()); }
+
+  // Appends records of kPayload bytes up to `last`, one group each.
+  void AppendTo(Lsn last) {
+    while (node_.spool->end().lsn < last) ASSERT_THAT(node_.Append({kPayload}), IsOk());
+  }
+
+  Spool& spool() { return *node_.spool; }
+
+  SimFileSystem fs_;
+  Node node_;
+};
+
+// --- Append and read ---
+
+TEST_F(SpoolTest, ReadsBackWhatWasAppendedAcrossSegmentsAndReopen) {
+  Open();
   std::vector<ReadRecord> expected;
   for (int i = 0; i < 100; ++i) {
-    std::vector<size_t> sizes = {static_cast<size_t>(i * 37 % 3000), 0, 9};
-    for (size_t size : sizes) {
+    const std::vector<size_t> sizes = {static_cast<size_t>(i * 37 % 3000), 0, 9};
+    for (const size_t size : sizes) {
       const Lsn lsn = expected.size() + 1;
       expected.push_back({lsn, 1, RecordType::kBatch, PayloadOf(lsn, size)});
     }
-    ASSERT_THAT(node.Append(sizes), IsOk());
+    ASSERT_THAT(node_.Append(sizes), IsOk());
   }
-  EXPECT_GT(node.spool->stats().segments, 2u);
-  TOWLINE_ASSERT_OK_AND_ASSIGN(std::vector<ReadRecord> read, ReadAll(*node.spool, 1));
-  EXPECT_EQ(read, expected);
-  ASSERT_THAT(node.Open(), IsOk());
-  EXPECT_EQ(node.report.row, "newest_clean");
+  EXPECT_GT(spool().stats().segments, 2u);
+  EXPECT_THAT(ReadAll(spool(), 1), IsOkAndHolds(expected));
+  Open();
+  EXPECT_EQ(node_.report.row, "newest_clean");
   for (const size_t max_bytes : {1, 5000, 1 << 20}) {
-    TOWLINE_ASSERT_OK_AND_ASSIGN(read, ReadAll(*node.spool, 1, max_bytes));
-    EXPECT_EQ(read, expected);
+    EXPECT_THAT(ReadAll(spool(), 1, max_bytes), IsOkAndHolds(expected));
   }
   for (Lsn from = 1; from <= expected.size() + 1; ++from) {
-    TOWLINE_ASSERT_OK_AND_ASSIGN(read, ReadAll(*node.spool, from, 3000));
-    ASSERT_EQ(read, std::vector<ReadRecord>(expected.begin() + static_cast<ptrdiff_t>(from) - 1, expected.end()));
+    const std::vector<ReadRecord> rest(expected.begin() + static_cast<ptrdiff_t>(from) - 1, expected.end());
+    ASSERT_THAT(ReadAll(spool(), from, 3000), IsOkAndHolds(rest));
   }
+}
+
+TEST_F(SpoolTest, BatchesAreAtMostAsLargeAsAskedFor) {
+  Open();
+  ASSERT_THAT(node_.Append({100, 100, 5000, 100, 100}), IsOk());
+  const auto sizes = [&](size_t max_bytes) {
+    std::vector<uint64_t> records;
+    absl::StatusOr<std::unique_ptr<Cursor>> cursor = spool().NewCursor(1);
+    while (true) {
+      const absl::StatusOr<ShippedBatch> batch = (*cursor)->Next(max_bytes);
+      EXPECT_THAT(batch, IsOk());
+      if (batch->empty()) return records;
+      EXPECT_TRUE(batch->bytes.size() <= max_bytes || batch->after.lsn == batch->before.lsn + 1);
+      EXPECT_EQ((*cursor)->next_lsn(), batch->after.lsn + 1);
+      records.push_back(batch->after.lsn - batch->before.lsn);
+    }
+  };
+  for (const bool from_disk : {false, true}) {
+    if (from_disk) Open();
+    EXPECT_THAT(sizes(1), ElementsAre(1, 1, 1, 1, 1));
+    EXPECT_THAT(sizes(280), ElementsAre(2, 1, 2));  // a shipped part of 100 has 140 bytes
+    EXPECT_THAT(sizes(1 << 20), ElementsAre(5));
+  }
+}
+
+TEST_F(SpoolTest, AGroupThatDoesNotFollowIsRefusedWithoutHarm) {
+  Open();
+  ASSERT_THAT(node_.Append({10, 20}), IsOk());
+  LogEnd end = spool().end();
+  end.lsn = 1;
+  EXPECT_THAT(spool().Append(MakeGroup(end, {1})), ReasonIs("append_mismatch"));
+  end = spool().end();
+  end.chain ^= 1;
+  EXPECT_THAT(spool().Append(MakeGroup(end, {1})), ReasonIs("append_mismatch"));
+  EXPECT_THAT(spool().Append(std::make_shared<FrameGroup>()), StatusIs(absl::StatusCode::kInvalidArgument));
+  EXPECT_EQ(spool().end().lsn, 2u);
+  EXPECT_THAT(node_.Append({30}), IsOk());
+}
+
+TEST_F(SpoolTest, ARecordLargerThanASegmentGetsALargerSegment) {
+  Open();
+  // Into an empty segment, behind records, twice in a row, and small ones behind it.
+  const std::vector<size_t> sizes = {200000, 10, 300000, 70000, 10, 65000};
+  std::vector<ReadRecord> expected;
+  for (const size_t size : sizes) {
+    const Lsn lsn = expected.size() + 1;
+    expected.push_back({lsn, 1, RecordType::kBatch, PayloadOf(lsn, size)});
+    ASSERT_THAT(node_.Append({size}), IsOk());
+  }
+  EXPECT_THAT(ReadAll(spool(), 1), IsOkAndHolds(expected));
+  Open();
+  EXPECT_THAT(ReadAll(spool(), 1), IsOkAndHolds(expected));
+  // The empty first segment made way; no other size is ever recycled.
+  EXPECT_EQ(fs_.Contents(SegmentPath(1)).size() % 4096, 0u);
+  EXPECT_GT(fs_.Contents(SegmentPath(1)).size(), 200000u);
+}
+
+TEST_F(SpoolTest, AGroupIsNeverSplitBetweenSegments) {
+  Open();
+  AppendTo(5);
+  ASSERT_THAT(node_.Append({kPayload, kPayload, kPayload}), IsOk());  // two of them would fit
+  EXPECT_TRUE(fs_.HasFile(SegmentPath(6)));
+  EXPECT_THAT(ReadAll(spool(), 1), IsOk());
+  Open();
+  EXPECT_EQ(node_.report.end.lsn, 8u);
+}
+
+TEST_F(SpoolTest, AFullSegmentLeavesRoomForItsFooterOnly) {
+  // 64 KiB less two sectors, in one frame and in two.
+  for (const bool two : {false, true}) {
+    SimFileSystem fs;
+    Node node(fs);
+    ASSERT_THAT(node.Open(), IsOk());
+    const size_t room = (64 << 10) - 2 * 512;
+    const std::vector<size_t> exact =
+        two ? std::vector<size_t>{1000 - 56, room - 1000 - 56} : std::vector<size_t>{room - 56};
+    ASSERT_THAT(node.Append(exact), IsOk());
+    EXPECT_EQ(node.spool->stats().segments, 1u);
+    ASSERT_THAT(node.Append({0}), IsOk());
+    EXPECT_EQ(node.spool->stats().segments, 2u);
+    ASSERT_THAT(node.Open(), IsOk());
+    EXPECT_EQ(node.spool->end().lsn, exact.size() + 1);
+    EXPECT_THAT(ReadAll(*node.spool, 1), IsOk());
+  }
+}
+
+TEST_F(SpoolTest, TermStartsOfTheNewestSegmentAreReported) {
+  Open();
+  std::vector<std::pair<Lsn, std::string>> expected;
+  for (const Term term : {1, 2, 5}) {
+    const std::string payload = "start of " + std::to_string(term);
+    GroupBuilder builder(spool().end());
+    expected.emplace_back(builder.Add(RecordType::kTermStart, term, 1, payload, Crc32c(payload)), payload);
+    ASSERT_THAT(spool().Append(builder.Finish()), IsOk());
+    ASSERT_THAT(node_.Append({10}), IsOk());
+  }
+  EXPECT_EQ(spool().end().term, 5u);
+  Open();
+  EXPECT_EQ(node_.report.term_starts, expected);
+  TOWLINE_ASSERT_OK_AND_ASSIGN(const std::vector<ReadRecord> records, ReadAll(spool(), 3));
+  EXPECT_EQ(records[0].type, RecordType::kTermStart);
+  EXPECT_EQ(records[0].term, 2u);
+}
+
+// --- Positions ---
+
+TEST_F(SpoolTest, EndAtTellsTheLogEndBehindEveryRecord) {
+  Open();
+  std::vector<LogEnd> ends = {spool().end()};
+  for (int i = 0; i < 60; ++i) {
+    ASSERT_THAT(node_.Append({static_cast<size_t>(i * 97 % 4000)}), IsOk());
+    ends.push_back(spool().end());
+  }
+  for (const bool reopened : {false, true}) {
+    if (reopened) Open();
+    for (Lsn lsn = 0; lsn < ends.size(); ++lsn) EXPECT_THAT(spool().EndAt(lsn), IsOkAndHolds(ends[lsn]));
+    EXPECT_THAT(spool().EndAt(ends.size()), StatusIs(absl::StatusCode::kOutOfRange));
+    EXPECT_THAT(spool().NewCursor(ends.size() + 1), StatusIs(absl::StatusCode::kOutOfRange));
+  }
+}
+
+TEST_F(SpoolTest, TheBaseIsAnsweredFromTheInputs) {
+  RecoveryInputs inputs = Inputs();
+  inputs.base = {7, 77, 1000, 0xabc};
+  ASSERT_THAT(node_.Open(SmallOptions(), inputs), IsOk());
+  EXPECT_EQ(spool().end(), (LogEnd{1000, 7, 0xabc, 0}));
+  EXPECT_EQ(spool().stats().first_lsn, 1001u);
+  EXPECT_THAT(spool().EndAt(1000), IsOkAndHolds(LogEnd{1000, 7, 0xabc, 0}));
+  EXPECT_THAT(spool().EndAt(999), ReasonIs("wal_removed"));
+  EXPECT_THAT(spool().NewCursor(1000), ReasonIs("wal_removed"));
+  ASSERT_THAT(node_.Append({5}), IsOk());
+  EXPECT_TRUE(fs_.HasFile(SegmentPath(1001)));
+  ASSERT_THAT(node_.Open(SmallOptions(), inputs), IsOk());
+  EXPECT_EQ(spool().end().lsn, 1001u);
+}
+
+TEST_F(SpoolTest, SeekTimeFindsTheFirstRecordAsNew) {
+  Open();
+  // Record n has commit time 1000 * n.
+  AppendTo(30);
+  for (const bool reopened : {false, true}) {
+    if (reopened) Open();
+    EXPECT_THAT(spool().SeekTime(0), IsOkAndHolds(1u));
+    for (Lsn lsn = 1; lsn <= 30; ++lsn) {
+      const int64_t time = static_cast<int64_t>(lsn) * 1000;
+      EXPECT_THAT(spool().SeekTime(time), IsOkAndHolds(lsn));
+      EXPECT_THAT(spool().SeekTime(time + 1), IsOkAndHolds(lsn + 1));
+      EXPECT_THAT(spool().SeekTime(time - 999), IsOkAndHolds(lsn));
+    }
+  }
+}
+
+TEST_F(SpoolTest, SeekTimeTakesTheFirstOfEqualTimes) {
+  Open();
+  // 40 records over two segments, ten of each time; the clock falls back in between, which no commit time does.
+  for (int i = 0; i < 40; ++i) {
+    const std::string payload(2000, 'x');
+    GroupBuilder builder(spool().end());
+    builder.Add(RecordType::kBatch, 1, i % 10 == 0 ? (i / 10 + 1) * 500 : 3, payload, Crc32c(payload));
+    ASSERT_THAT(spool().Append(builder.Finish()), IsOk());
+  }
+  EXPECT_EQ(spool().stats().segments, 2u);
+  for (int time = 1; time <= 2000; time += 100) {
+    EXPECT_THAT(spool().SeekTime(time), IsOkAndHolds(static_cast<Lsn>((time - 1) / 500 * 10 + 1))) << time;
+  }
+  EXPECT_THAT(spool().SeekTime(2001), IsOkAndHolds(41u));
+}
+
+TEST_F(SpoolTest, BytesBehindIsExactToOneIndexInterval) {
+  Open();
+  AppendTo(30);
+  node_.RunLoops();
+  for (const bool reopened : {false, true}) {
+    if (reopened) Open();
+    for (Lsn lsn = 0; lsn <= 30; ++lsn) {
+      const uint64_t exact = (30 - lsn) * kFrame;
+      EXPECT_GE(spool().BytesBehind(lsn), exact);
+      EXPECT_LE(spool().BytesBehind(lsn), exact + (lsn == 30 ? 0 : SmallOptions().index_interval_bytes));
+    }
+    EXPECT_EQ(spool().BytesBehind(31), 0u);
+  }
+}
+
+// --- Retention ---
+
+TEST_F(SpoolTest, PruneRemovesWholeSegmentsBelowWhatIsNeeded) {
+  Open();
+  AppendTo(30);  // 1-7, 8-14, 15-21, 22-28, 29-30
+  Lsn saved = 0;
+  EXPECT_THAT(Prune(spool(), 7, &saved), IsOkAndHolds(1u));
+  EXPECT_EQ(saved, 0u);
+  EXPECT_THAT(Prune(spool(), 8, &saved), IsOkAndHolds(8u));
+  EXPECT_EQ(saved, 8u);
+  EXPECT_FALSE(fs_.HasFile(SegmentPath(1)));
+  EXPECT_THAT(spool().NewCursor(7), ReasonIs("wal_removed"));
+  EXPECT_THAT(spool().NewCursor(8), IsOk());
+  EXPECT_THAT(spool().EndAt(7), IsOk());  // known from the header of the segment behind it
+  EXPECT_THAT(spool().EndAt(6), ReasonIs("wal_removed"));
+  EXPECT_EQ(spool().stats().first_lsn, 8u);
+  // The newest segment always stays.
+  EXPECT_THAT(Prune(spool(), 1000, &saved), IsOkAndHolds(29u));
+  EXPECT_EQ(saved, 29u);
+  EXPECT_EQ(spool().stats().segments, 1u);
+  RecoveryInputs inputs = Inputs(30);
+  inputs.first_retained = saved;
+  ASSERT_THAT(node_.Open(SmallOptions(), inputs), IsOk());
+  EXPECT_THAT(ReadAll(spool(), 29), IsOk());
+}
+
+TEST_F(SpoolTest, PruneKeepsBytesBehindTheHead) {
+  Open();
+  AppendTo(30);
+  EXPECT_THAT(Prune(spool(), 1000, nullptr, 30 * kFrame), IsOkAndHolds(1u));
+  EXPECT_THAT(Prune(spool(), 1000, nullptr, 23 * kFrame + 1), IsOkAndHolds(1u));
+  EXPECT_THAT(Prune(spool(), 1000, nullptr, 23 * kFrame), IsOkAndHolds(8u));
+  EXPECT_THAT(Prune(spool(), 1000, nullptr, 9 * kFrame), IsOkAndHolds(22u));
+}
+
+TEST_F(SpoolTest, NothingIsRemovedUnlessTheNewFirstLsnIsSaved) {
+  Open();
+  AppendTo(30);
+  const auto refuse = [this](Lsn) {
+    EXPECT_TRUE(fs_.HasFile(SegmentPath(1)));
+    return absl::UnavailableError("slots cannot be saved");
+  };
+  EXPECT_THAT(spool().Prune(1000, 0, refuse), StatusIs(absl::StatusCode::kUnavailable));
+  EXPECT_EQ(spool().stats().segments, 5u);
+  EXPECT_THAT(ReadAll(spool(), 1), IsOk());
+}
+
+TEST_F(SpoolTest, APinKeepsItsRecordsWhileItLives) {
+  Open();
+  AppendTo(30);
+  std::unique_ptr<Pin> low = spool().NewPin(3);
+  std::unique_ptr<Pin> high = spool().NewPin(20);
+  EXPECT_THAT(Prune(spool(), 1000), IsOkAndHolds(1u));
+  low->MoveTo(8);
+  EXPECT_THAT(Prune(spool(), 1000), IsOkAndHolds(8u));
+  low.reset();
+  EXPECT_THAT(Prune(spool(), 1000), IsOkAndHolds(15u));
+  high.reset();
+  EXPECT_THAT(Prune(spool(), 1000), IsOkAndHolds(29u));
+}
+
+TEST_F(SpoolTest, APinThatComesDuringAPruneStillHolds) {
+  Open();
+  AppendTo(30);
+  std::unique_ptr<Pin> pin;
+  const absl::StatusOr<Lsn> first = spool().Prune(1000, 0, [&](Lsn) {
+    pin = spool().NewPin(10);
+    return absl::OkStatus();
+  });
+  EXPECT_THAT(first, IsOkAndHolds(8u));
+  EXPECT_THAT(spool().NewCursor(10), IsOk());
+}
+
+TEST_F(SpoolTest, ACursorReadsItsSegmentToTheEndThoughItWasRemoved) {
+  Open(WithSpares(2));
+  AppendTo(30);
+  // The tail is in memory; the first segments have to be read from disk.
+  ASSERT_THAT(node_.Open(WithSpares(2), Inputs()), IsOk());
+  TOWLINE_ASSERT_OK_AND_ASSIGN(const std::unique_ptr<Cursor> cursor, spool().NewCursor(2));
+  TOWLINE_ASSERT_OK_AND_ASSIGN(ShippedBatch batch, cursor->Next(1));
+  EXPECT_EQ(batch.after.lsn, 2u);
+  EXPECT_THAT(Prune(spool(), 1000), IsOkAndHolds(29u));
+  EXPECT_FALSE(fs_.HasFile(SegmentPath(1)));
+  // Two segments became spares, and are written to; the one that the cursor reads did not.
+  AppendTo(60);
+  for (Lsn lsn = 3; lsn <= 7; ++lsn) {
+    TOWLINE_ASSERT_OK_AND_ASSIGN(batch, cursor->Next(1));
+    ASSERT_EQ(batch.after.lsn, lsn);
+    TOWLINE_ASSERT_OK_AND_ASSIGN(const ShippedFrame frame, DecodeShipped(batch.bytes));
+    EXPECT_EQ(frame.payload, PayloadOf(lsn, kPayload));
+  }
+  const absl::StatusOr<ShippedBatch> removed = cursor->Next(1);
+  EXPECT_THAT(removed, StatusIs(absl::StatusCode::kOutOfRange));
+  EXPECT_THAT(removed, ReasonIs("wal_removed"));
+  EXPECT_EQ(cursor->next_lsn(), 8u);
+}
+
+// --- Spares ---
+
+TEST_F(SpoolTest, SparesAreMadeAheadAndUsed) {
+  Open(WithSpares(2));
+  EXPECT_THAT(Names(fs_, "spare"), IsEmpty());
+  node_.executor.AdvanceTime(1000000);
+  EXPECT_EQ(Names(fs_, "spare").size(), 2u);
+  EXPECT_THAT(Names(fs_, "tmp"), IsEmpty());
+  fs_.ClearLog();
+  AppendTo(8);
+  // The roll made no file.
+  for (const std::string& call : fs_.log()) EXPECT_FALSE(absl::StartsWith(call, "create"));
+  EXPECT_EQ(Names(fs_, "spare").size(), 1u);
+  node_.executor.AdvanceTime(1000000);
+  EXPECT_EQ(Names(fs_, "spare").size(), 2u);
+  // A reopen finds them again.
+  Open(WithSpares(2));
+  node_.executor.AdvanceTime(1000000);
+  EXPECT_EQ(Names(fs_, "spare").size(), 2u);
+}
+
+TEST_F(SpoolTest, PrunedSegmentsAreRecycledUpToTheWantedNumber) {
+  Open(WithSpares(2));
+  AppendTo(30);
+  EXPECT_THAT(Names(fs_, "spare"), IsEmpty());  // the loop did not run yet
+  EXPECT_THAT(Prune(spool(), 1000), IsOkAndHolds(29u));
+  EXPECT_EQ(Names(fs_, "spare").size(), 2u);
+  EXPECT_EQ(Names(fs_, ".seg").size(), 3u);
+  // They still hold frames of their former life.
+  EXPECT_TRUE(absl::StrContains(fs_.Contents("wal/" + Names(fs_, "spare")[0]), PayloadOf(1, kPayload)));
+  AppendTo(50);
+  EXPECT_THAT(ReadAll(spool(), 29), IsOk());
+  for (int i = 0; i < 2; ++i) {
+    RecoveryInputs inputs = Inputs(50);
+    inputs.first_retained = 29;
+    ASSERT_THAT(node_.Open(WithSpares(2), inputs), IsOk());
+    EXPECT_EQ(node_.report.row, "newest_clean");
+    EXPECT_EQ(spool().end().lsn, 50u);
+    TOWLINE_ASSERT_OK_AND_ASSIGN(const std::vector<ReadRecord> records, ReadAll(spool(), 29));
+    for (const ReadRecord& record : records) EXPECT_EQ(record.payload, PayloadOf(record.lsn, kPayload));
+  }
+}
+
+TEST_F(SpoolTest, ASegmentWithASecondNameIsUnlinkedNotRecycled) {
+  Open(WithSpares(2));
+  AppendTo(15);
+  ASSERT_THAT(fs_.CreateDirectory("gen2"), IsOk());
+  ASSERT_THAT(fs_.Link(SegmentPath(1), "gen2/kept.seg"), IsOk());
+  const std::string before = fs_.Contents("gen2/kept.seg");
+  EXPECT_THAT(Prune(spool(), 1000), IsOkAndHolds(15u));
+  EXPECT_EQ(Names(fs_, "spare").size(), 1u);  // the other one
+  AppendTo(60);
+  EXPECT_EQ(fs_.Contents("gen2/kept.seg"), before);
+}
+
+TEST_F(SpoolTest, AnotherSegmentSizeIsTakenUpWithTheNextSegment) {
+  Open(WithSpares(1));
+  AppendTo(10);
+  node_.executor.AdvanceTime(1000000);
+  SpoolOptions larger = WithSpares(1);
+  larger.segment_bytes = 128 << 10;
+  Open(larger);
+  EXPECT_THAT(Names(fs_, "spare"), IsEmpty());
+  AppendTo(40);
+  EXPECT_EQ(fs_.Contents(SegmentPath(15)).size(), 128u << 10);
+  EXPECT_THAT(Prune(spool(), 1000), IsOk());
+  for (const std::string& name : Names(fs_, "spare")) EXPECT_EQ(fs_.Contents("wal/" + name).size(), 128u << 10);
+}
+
+// --- Listeners and figures ---
+
+TEST_F(SpoolTest, ListenersHearOfEveryPublish) {
+  Open();
+  std::vector<Lsn> heard;
+  const uint64_t id = spool().AddDurableListener([&](Lsn lsn) {
+    EXPECT_EQ(spool().end().lsn, lsn);
+    heard.push_back(lsn);
+  });
+  std::vector<Lsn> second;
+  spool().AddDurableListener([&](Lsn lsn) { second.push_back(lsn); });
+  ASSERT_THAT(node_.Append({1, 2, 3}), IsOk());
+  AppendTo(9);
+  spool().RemoveListener(id);
+  ASSERT_THAT(node_.Append({1}), IsOk());
+  EXPECT_THAT(heard, ElementsAre(3, 4, 5, 6, 7, 8, 9));
+  EXPECT_THAT(second, ElementsAre(3, 4, 5, 6, 7, 8, 9, 10));
+  spool().RemoveListener(id);
+}
+
+TEST_F(SpoolTest, StatsCountWhatWasDone) {
+  Open();
+  SpoolStats stats = spool().stats();
+  EXPECT_EQ(stats.first_lsn, 1u);
+  EXPECT_EQ(stats.durable_lsn, 0u);
+  EXPECT_EQ(stats.segments, 1u);
+  ASSERT_THAT(node_.Append({8, 8}), IsOk());
+  ASSERT_THAT(node_.Append({1}), IsOk());
+  stats = spool().stats();
+  EXPECT_EQ(stats.durable_lsn, 3u);
+  EXPECT_EQ(stats.appended_records, 3u);
+  EXPECT_EQ(stats.appended_bytes, 3 * 64u);
+  EXPECT_EQ(stats.groups, 2u);
+  EXPECT_EQ(stats.fsyncs, 2u);
+  EXPECT_EQ(stats.fsync_recent_seconds.size(), 2u);
+  EXPECT_EQ(stats.retained_bytes, 64u << 10);
+  EXPECT_FALSE(stats.poisoned);
+  EXPECT_FALSE(stats.disk_full);
+}
+
+TEST_F(SpoolTest, AnAppendIsOneWriteAndOneSync) {
+  Open();
+  AppendTo(1);
+  fs_.ClearLog();
+  ASSERT_THAT(node_.Append({100, 200, 300}), IsOk());
+  EXPECT_THAT(fs_.log(), ElementsAre("write " + SegmentPath(1), "sync " + SegmentPath(1)));
+}
+
+// The order of DESIGN: footer, sync, header, sync, name, sync of the name, and only then frames.
+TEST_F(SpoolTest, ARollIsInTheOrderThatMakesItSafe) {
+  Open(WithSpares(1));
+  node_.RunLoops();
+  AppendTo(7);
+  fs_.ClearLog();
+  AppendTo(8);
+  EXPECT_THAT(fs_.log(), ElementsAre("write " + SegmentPath(1), "sync " + SegmentPath(1),  // footer
+                                     "write wal/spare-3.seg", "sync wal/spare-3.seg",      // header
+                                     "rename wal/spare-3.seg " + SegmentPath(8), "syncdir wal",
+                                     "write " + SegmentPath(8), "sync " + SegmentPath(8)));
 }
 
 }  // namespace
