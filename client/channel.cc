@@ -8,6 +8,7 @@
 #include "absl/strings/match.h"
 #include "absl/strings/numbers.h"
 #include "absl/strings/str_cat.h"
+
 #include "common/error.h"
 #include "common/names.h"
 #include "grpcpp/create_channel.h"

@@ -4,6 +4,7 @@
 #include <utility>
 
 #include "absl/strings/str_cat.h"
+
 #include "client/rpc_status.h"
 #include "grpcpp/channel.h"
 #include "grpcpp/client_context.h"

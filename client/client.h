@@ -9,6 +9,7 @@
 
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
+
 #include "client/write_stream.h"
 #include "towline/v1/admin_service.pb.h"
 #include "towline/v1/kv_service.pb.h"
@@ -18,9 +19,9 @@
 namespace towline::client {
 
 struct ClientOptions {
-  std::string endpoint;              // HOST:PORT
-  int64_t timeout_us = 10'000'000;   // of one unary call
-  bool follow_primary = false;       // go to the primary that a not_primary answer names
+  std::string endpoint;             // HOST:PORT
+  int64_t timeout_us = 10'000'000;  // of one unary call
+  bool follow_primary = false;      // go to the primary that a not_primary answer names
 };
 
 // A ReplicationService.Pull stream.

@@ -18,6 +18,7 @@
 
 #include "absl/strings/string_view.h"
 #include "google/protobuf/message.h"
+
 #include "nlohmann/json.hpp"
 
 namespace towline {

@@ -9,6 +9,7 @@
 #include <grpcpp/support/status.h>
 
 #include "absl/status/status.h"
+
 #include "common/error.h"
 #include "towline/v1/types.pb.h"
 

@@ -7,6 +7,7 @@
 #include <utility>
 
 #include "absl/strings/str_cat.h"
+
 #include "client/rpc_status.h"
 #include "common/mutex.h"
 #include "grpcpp/channel.h"
@@ -37,10 +38,10 @@ class SyncWriteStream final : public WriteStream {
   absl::StatusOr<uint64_t> Add(v1::WriteRequest&& element) override TOWLINE_EXCLUDES(mutex_) {
     const size_t size = element.ByteSizeLong();
     if (size > kStreamElementSizeMax) {
-      return MakeError(absl::StatusCode::kInvalidArgument, "record_too_large",
-                       absl::StrCat("the encoded record has ", size, " bytes; a stream carries at most ",
-                                    kStreamElementSizeMax),
-                       "split the value");
+      return MakeError(
+          absl::StatusCode::kInvalidArgument, "record_too_large",
+          absl::StrCat("the encoded record has ", size, " bytes; a stream carries at most ", kStreamElementSizeMax),
+          "split the value");
     }
     MutexLock lock(&mutex_);
     while (!stopping_ && !HasRoomFor(size)) changed_.Wait(&mutex_);
@@ -112,10 +113,10 @@ class SyncWriteStream final : public WriteStream {
     absl::Status end = FromGrpcStatus(stream_->Finish());
     MutexLock lock(&mutex_);
     if (end.ok() && answered_sequence_ < last_sequence_) {
-      end = MakeError(absl::StatusCode::kUnavailable, "stream_ended",
-                      absl::StrCat("the server ended the stream with ", last_sequence_ - answered_sequence_,
-                                   " unanswered records"),
-                      "send them again");
+      end = MakeError(
+          absl::StatusCode::kUnavailable, "stream_ended",
+          absl::StrCat("the server ended the stream with ", last_sequence_ - answered_sequence_, " unanswered records"),
+          "send them again");
     }
     end_ = broken.ok() ? end : broken;
     ended_ = true;
@@ -168,8 +169,8 @@ class SyncWriteStream final : public WriteStream {
   size_t pending_bytes_ TOWLINE_GUARDED_BY(mutex_) = 0;
   std::deque<uint32_t> unanswered_sizes_ TOWLINE_GUARDED_BY(mutex_);
   size_t unanswered_bytes_ TOWLINE_GUARDED_BY(mutex_) = 0;
-  uint64_t last_sequence_ TOWLINE_GUARDED_BY(mutex_) = 0;      // of the newest element
-  uint64_t sent_sequence_ TOWLINE_GUARDED_BY(mutex_) = 0;      // handed to the writer
+  uint64_t last_sequence_ TOWLINE_GUARDED_BY(mutex_) = 0;  // of the newest element
+  uint64_t sent_sequence_ TOWLINE_GUARDED_BY(mutex_) = 0;  // handed to the writer
   uint64_t answered_sequence_ TOWLINE_GUARDED_BY(mutex_) = 0;
   bool stopping_ TOWLINE_GUARDED_BY(mutex_) = false;  // no more elements
   bool broken_ TOWLINE_GUARDED_BY(mutex_) = false;    // the server's side has ended

@@ -15,6 +15,7 @@
 
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
+
 #include "client/channel.h"
 #include "common/error.h"
 #include "towline/v1/kv_service.pb.h"
@@ -22,9 +23,9 @@
 namespace towline::client {
 
 struct WriteStreamOptions {
-  size_t window_bytes = 16u << 20;     // of unanswered elements; one larger element may pass alone
-  size_t message_bytes = 1u << 20;     // of one message; one larger element makes a message of its own
-  size_t message_elements = 4096;      // of one message, at most 65536
+  size_t window_bytes = 16u << 20;  // of unanswered elements; one larger element may pass alone
+  size_t message_bytes = 1u << 20;  // of one message; one larger element makes a message of its own
+  size_t message_elements = 4096;   // of one message, at most 65536
 };
 
 // Largest encoded element that a message can carry.
@@ -37,8 +38,8 @@ struct WriteStreamAnswer {
     ErrorInfo error;
   };
   uint64_t first_sequence = 0;
-  uint64_t last_sequence = 0;  // everything from first to last is durable and applied, or in `refused`
-  std::vector<Refusal> refused;  // ordered by sequence
+  uint64_t last_sequence = 0;            // everything from first to last is durable and applied, or in `refused`
+  std::vector<Refusal> refused;          // ordered by sequence
   std::optional<v1::Position> position;  // of the last record written by this stream
   uint64_t committed_lsn = 0;
 };

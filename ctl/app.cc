@@ -6,6 +6,7 @@
 
 #include "absl/strings/numbers.h"
 #include "absl/strings/str_cat.h"
+
 #include "common/error.h"
 #include "common/names.h"
 
@@ -38,7 +39,8 @@ void AddGlobalOptions(CLI::App& app, GlobalOptions& options) {
   app.add_flag("--follow", options.follow, "If the node is not the primary, write to the one that it names");
 }
 
-int ReportParseError(const CLI::ParseError& error, const std::vector<std::string>& arguments, Environment& environment) {
+int ReportParseError(const CLI::ParseError& error, const std::vector<std::string>& arguments,
+                     Environment& environment) {
   bool json = false;
   for (size_t i = 0; i < arguments.size(); ++i) {
     const bool is_output = arguments[i] == "-o" || arguments[i] == "--output";
@@ -48,11 +50,6 @@ int ReportParseError(const CLI::ParseError& error, const std::vector<std::string
   std::string message = error.what();
   std::replace(message.begin(), message.end(), '\n', ' ');
   return PrintError(*environment.err, json, UsageError(message));
-}
-
-const CLI::App* Innermost(const CLI::App* app) {
-  while (!app->get_subcommands().empty()) app = app->get_subcommands().front();
-  return app;
 }
 
 }  // namespace
@@ -135,7 +132,7 @@ int RunTowctl(const std::vector<std::string>& arguments, Environment& environmen
     std::vector<std::string> reversed(arguments.rbegin(), arguments.rend());
     app.parse(std::move(reversed));
   } catch (const CLI::CallForHelp&) {
-    *environment.out << Innermost(&app)->help();
+    *environment.out << app.help();
     return kExitOk;
   } catch (const CLI::CallForVersion& version) {
     *environment.out << version.what() << "\n";

@@ -8,9 +8,10 @@
 #include <memory>
 #include <string>
 
-#include "CLI/CLI.hpp"
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
+
+#include "CLI/CLI.hpp"
 #include "client/client.h"
 #include "client/proto_json.h"
 #include "ctl/environment.h"

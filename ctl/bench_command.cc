@@ -11,6 +11,7 @@
 
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_format.h"
+
 #include "common/error.h"
 #include "common/names.h"
 #include "ctl/app.h"
@@ -220,7 +221,9 @@ Json Bench::ReportJson() const {
   json["client_cpu_cores"] = load.seconds > 0 ? load.cpu_seconds / load.seconds : 0;
   Json ping = nullptr;
   if (report_.ping_before.has_value()) {
-    const auto rate = [](const std::optional<LoadResult>& r) { return r ? Json(r->per_second(r->calls)) : Json(nullptr); };
+    const auto rate = [](const std::optional<LoadResult>& r) {
+      return r ? Json(r->per_second(r->calls)) : Json(nullptr);
+    };
     ping = Json::object();
     ping["calls_per_second"] = CeilingPerSecond();
     ping["before"] = rate(report_.ping_before);
@@ -238,8 +241,8 @@ Json Bench::ReportJson() const {
   json["server_fsync"] = fsync;
   Json replicas = Json::array();
   for (const auto& [node_id, lag] : report_.lags) {
-    replicas.push_back(Json{
-        {"node_id", node_id}, {"min_lag_records", lag.min_records}, {"max_lag_records", lag.max_records}});
+    replicas.push_back(
+        Json{{"node_id", node_id}, {"min_lag_records", lag.min_records}, {"max_lag_records", lag.max_records}});
   }
   json["replicas"] = std::move(replicas);
   json["replicas_caught_up_seconds"] = OrNull(report_.caught_up_seconds);
@@ -249,12 +252,15 @@ Json Bench::ReportJson() const {
 void Bench::PrintReport() const {
   const LoadResult& load = report_.load;
   std::ostream& out = context_.out();
-  const auto time = [&load](double q) { return FormatSeconds(1e-9 * static_cast<double>(load.latency_ns.Quantile(q))); };
+  const auto time = [&load](double q) {
+    return FormatSeconds(1e-9 * static_cast<double>(load.latency_ns.Quantile(q)));
+  };
   out << "mode        " << options_.mode << ", " << options_.in_flight << (streaming() ? " batches" : "")
-      << " in flight" << (streaming() ? absl::StrCat(" on each of ", options_.streams, " streams, ", options_.batch, " per batch") : "")
+      << " in flight"
+      << (streaming() ? absl::StrCat(" on each of ", options_.streams, " streams, ", options_.batch, " per batch") : "")
       << ", values of " << options_.value_bytes << " bytes\n";
-  out << absl::StrFormat("throughput  %.0f calls/s, %.0f records/s over %.2f s, %d errors\n", load.per_second(load.calls),
-                         load.per_second(load.records), load.seconds, load.errors);
+  out << absl::StrFormat("throughput  %.0f calls/s, %.0f records/s over %.2f s, %d errors\n",
+                         load.per_second(load.calls), load.per_second(load.records), load.seconds, load.errors);
   out << "latency     p50 " << time(0.5) << ", p90 " << time(0.9) << ", p99 " << time(0.99) << ", p99.9 " << time(0.999)
       << ", max " << FormatSeconds(1e-9 * static_cast<double>(load.latency_ns.max())) << "\n";
   const double ceiling = CeilingPerSecond();
@@ -278,8 +284,8 @@ void Bench::PrintReport() const {
     out << "replica     " << node_id << ": lag " << lag.min_records << " to " << lag.max_records << " records\n";
   }
   if (report_.caught_up_known) {
-    out << "caught up   "
-        << (report_.caught_up_seconds ? "after " + FormatSeconds(*report_.caught_up_seconds) : "NOT") << "\n";
+    out << "caught up   " << (report_.caught_up_seconds ? "after " + FormatSeconds(*report_.caught_up_seconds) : "NOT")
+        << "\n";
   }
 }
 
@@ -372,19 +378,23 @@ CLI::Option* AddSeconds(CLI::App& app, const std::string& name, int64_t* micros,
 
 void AddBenchCommand(CLI::App& app, Selection& selection) {
   auto options = std::make_shared<BenchOptions>();
-  CLI::App* bench = app.add_subcommand("bench", "Measure throughput and latency, and compare with calls that do nothing");
+  CLI::App* bench =
+      app.add_subcommand("bench", "Measure throughput and latency, and compare with calls that do nothing");
   bench->add_option("--mode", options->mode, "unary (writes), stream (writes), get or ping")
       ->check(CLI::IsMember({"unary", "stream", "get", "ping"}))
       ->capture_default_str();
-  AddNumber(*bench, "--in-flight", &options->in_flight, "Calls, or batches per stream, in flight (default 64)", 1, 65536);
+  AddNumber(*bench, "--in-flight", &options->in_flight, "Calls, or batches per stream, in flight (default 64)", 1,
+            65536);
   AddNumber(*bench, "--threads", &options->threads, "Threads, each with a connection (default 1)", 1, 64);
   AddNumber(*bench, "--streams", &options->streams, "Streams of mode stream (default 1)", 1, 1024);
   AddNumber(*bench, "--batch", &options->batch, "Records per batch of mode stream (default 64)", 1, 65536);
   AddBytes(*bench, "--value-size", &options->value_bytes, "Bytes of a value, or of a ping (default 256B)");
-  AddNumber(*bench, "--key-space", &options->key_space, "Number of different keys (default 1000000)", 1, 1'000'000'000'000);
+  AddNumber(*bench, "--key-space", &options->key_space, "Number of different keys (default 1000000)", 1,
+            1'000'000'000'000);
   AddSeconds(*bench, "--seconds", &options->micros, "Measured time (default 10s)");
   AddSeconds(*bench, "--warmup", &options->warmup_micros, "Time before that (default 1s)");
-  bench->add_flag("--watch-replicas", options->watch_replicas, "Follow the replicas' lag, and wait until there is none");
+  bench->add_flag("--watch-replicas", options->watch_replicas,
+                  "Follow the replicas' lag, and wait until there is none");
   bench->add_flag("--no-ceiling", options->no_ceiling, "Do not measure calls that do nothing");
   bench->add_flag("--no-fill", options->no_fill, "Mode get: do not write the keys first");
   bench->add_flag("--idle-probe", options->idle_probe, "One write after each of 65 silences of about a second instead");

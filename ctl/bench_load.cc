@@ -1,12 +1,11 @@
 #include "ctl/bench_load.h"
 
-#include <sys/resource.h>
-
 #include <algorithm>
 #include <chrono>
 #include <deque>
 #include <memory>
 #include <optional>
+#include <sys/resource.h>
 #include <thread>
 #include <utility>
 #include <vector>
@@ -28,7 +27,9 @@ using SteadyClock = std::chrono::steady_clock;
 double ProcessCpuSeconds() {
   rusage usage{};
   getrusage(RUSAGE_SELF, &usage);
-  const auto seconds = [](const timeval& t) { return static_cast<double>(t.tv_sec) + 1e-6 * static_cast<double>(t.tv_usec); };
+  const auto seconds = [](const timeval& t) {
+    return static_cast<double>(t.tv_sec) + 1e-6 * static_cast<double>(t.tv_usec);
+  };
   return seconds(usage.ru_utime) + seconds(usage.ru_stime);
 }
 

@@ -8,6 +8,7 @@
 
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
+
 #include "ctl/bench_requests.h"
 #include "ctl/environment.h"
 #include "ctl/histogram.h"
@@ -19,9 +20,9 @@ struct LoadOptions {
   RequestTemplate request;
   uint64_t key_space = 1;
   int threads = 1;
-  int in_flight = 1;       // calls over all threads; batches per stream
-  int streams = 1;         // over all threads; stream load only
-  int batch = 1;           // elements of `request`; stream load only
+  int in_flight = 1;  // calls over all threads; batches per stream
+  int streams = 1;    // over all threads; stream load only
+  int batch = 1;      // elements of `request`; stream load only
   double warmup_seconds = 0;
   double seconds = 1;
   int64_t timeout_us = 10'000'000;  // for what is still in flight at the end

@@ -4,9 +4,10 @@
 
 #include "absl/strings/str_format.h"
 #include "absl/strings/string_view.h"
-#include "common/check.h"
 #include "google/protobuf/io/coded_stream.h"
 #include "google/protobuf/io/zero_copy_stream_impl_lite.h"
+
+#include "common/check.h"
 #include "towline/v1/admin_service.pb.h"
 #include "towline/v1/kv_service.pb.h"
 

@@ -11,6 +11,7 @@
 #include <thread>
 
 #include "absl/status/status.h"
+
 #include "client/client.h"
 #include "common/mutex.h"
 #include "ctl/environment.h"

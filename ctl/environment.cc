@@ -1,12 +1,11 @@
 #include "ctl/environment.h"
 
+#include <algorithm>
+#include <cerrno>
 #include <poll.h>
 #include <sys/eventfd.h>
 #include <time.h>
 #include <unistd.h>
-
-#include <algorithm>
-#include <cerrno>
 #include <utility>
 
 #include "common/check.h"

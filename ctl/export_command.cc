@@ -1,13 +1,13 @@
 // export: the whole state, from one position, in the format that import reads.
 
-#include <unistd.h>
-
 #include <filesystem>
 #include <memory>
 #include <string>
+#include <unistd.h>
 #include <utility>
 
 #include "absl/strings/str_cat.h"
+
 #include "common/error.h"
 #include "common/file_system.h"
 #include "common/rng.h"

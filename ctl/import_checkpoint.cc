@@ -3,6 +3,7 @@
 #include <filesystem>
 
 #include "absl/strings/str_cat.h"
+
 #include "client/proto_json.h"
 #include "common/error.h"
 #include "common/file_system.h"
@@ -61,12 +62,13 @@ absl::StatusOr<ImportCheckpoint> LoadCheckpoint(const std::string& path) {
 }
 
 absl::Status CheckSameFile(const ImportCheckpoint& saved, const std::string& file, uint64_t file_bytes) {
-  if (saved.file == file && saved.file_bytes == file_bytes && saved.offset <= (file == "-" ? saved.offset : file_bytes)) {
+  if (saved.file == file && saved.file_bytes == file_bytes &&
+      saved.offset <= (file == "-" ? saved.offset : file_bytes)) {
     return absl::OkStatus();
   }
   return MakeError(absl::StatusCode::kFailedPrecondition, "checkpoint_of_another_file",
-                   absl::StrCat("the checkpoint is of ", saved.file, " with ", saved.file_bytes, " bytes, not of ", file,
-                                " with ", file_bytes, " bytes"),
+                   absl::StrCat("the checkpoint is of ", saved.file, " with ", saved.file_bytes, " bytes, not of ",
+                                file, " with ", file_bytes, " bytes"),
                    "give the file that it belongs to, or remove the checkpoint to start from the first line");
 }
 

@@ -12,9 +12,9 @@
 namespace towline::ctl {
 
 struct ImportCheckpoint {
-  std::string file;          // absolute path; "-" for standard input
-  uint64_t file_bytes = 0;   // 0 for standard input
-  std::string client_id;     // of the request ids, so that a line that is sent again is not applied again
+  std::string file;              // absolute path; "-" for standard input
+  uint64_t file_bytes = 0;       // 0 for standard input
+  std::string client_id;         // of the request ids, so that a line that is sent again is not applied again
   uint64_t last_acked_line = 0;  // every line up to it is written or rejected
   uint64_t offset = 0;           // of the line behind it
   uint64_t acked = 0;            // lines written, over all runs

@@ -1,22 +1,22 @@
 // import: writes the lines of a file through one stream.
 
-#include <fcntl.h>
-#include <sys/stat.h>
-#include <unistd.h>
-
 #include <algorithm>
 #include <atomic>
 #include <cerrno>
 #include <chrono>
+#include <fcntl.h>
 #include <filesystem>
 #include <memory>
 #include <string>
+#include <sys/stat.h>
 #include <system_error>
+#include <unistd.h>
 #include <utility>
 
 #include "absl/strings/ascii.h"
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_format.h"
+
 #include "common/error.h"
 #include "common/file_system.h"
 #include "common/mutex.h"
@@ -226,8 +226,8 @@ absl::Status Import::SendAll(client::Client& client) {
 
 absl::Status Import::SendOnOneStream(client::Client& client) {
   std::vector<v1::WriteRequest> again = tracker_->BeginStream();
-  const auto stream = client.OpenWriteStream(
-      client::WriteStreamOptions(), [this](const client::WriteStreamAnswer& answer) { OnAnswer(answer); });
+  const auto stream = client.OpenWriteStream(client::WriteStreamOptions(),
+                                             [this](const client::WriteStreamAnswer& answer) { OnAnswer(answer); });
   // After an interrupt what was sent may still be answered, for as long as any other answer may take.
   Interrupt ended;
   absl::Status status;
@@ -340,8 +340,8 @@ void Import::ShowProgress() {
                           100.0 * static_cast<double>(done.offset) / static_cast<double>(done.file_bytes), left);
   }
   MutexLock lock(&err_mutex_);
-  context_.err() << "\r\033[K"
-                 << absl::StrFormat("%d records  %.0f/s", done.acked - start_.acked, rate) << eta << std::flush;
+  context_.err() << "\r\033[K" << absl::StrFormat("%d records  %.0f/s", done.acked - start_.acked, rate) << eta
+                 << std::flush;
 }
 
 int Import::Summarize(const absl::Status& status) {
@@ -393,10 +393,12 @@ void AddImportCommand(CLI::App& app, Selection& selection) {
   AddDuration(*verb, "--retry-for", &options->retry_for_us,
               "Reconnect for this long after a lost connection (default: end); delivery is at least once");
   verb->footer(
-      "JSON Lines: {\"key\" | \"key_base64\", \"value\" | \"value_base64\", \"expire_at_ms\"}. TSV: KEY<TAB>VALUE, raw bytes.\n"
+      "JSON Lines: {\"key\" | \"key_base64\", \"value\" | \"value_base64\", \"expire_at_ms\"}. TSV: KEY<TAB>VALUE, raw "
+      "bytes.\n"
       "Examples:\n  towctl import users.jsonl --checkpoint users.ckpt --retry-for 30s\n"
       "  zcat users.tsv.gz | towctl import - --format tsv\n"
-      "A bad line is reported with its number and skipped; the exit code is then 1. Lines carry request ids, so that a\n"
+      "A bad line is reported with its number and skipped; the exit code is then 1. Lines carry request ids, so that "
+      "a\n"
       "line that is sent again is not applied again, as long as the server remembers the id.");
   OnSelected(*verb, selection, [options](Context& context) { return Import(context, *options).Run(); });
 }

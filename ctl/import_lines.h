@@ -10,6 +10,7 @@
 
 #include "absl/status/status.h"
 #include "absl/strings/string_view.h"
+
 #include "towline/v1/change.pb.h"
 
 namespace towline::ctl {
@@ -20,8 +21,8 @@ enum class ImportFormat { kAuto, kJsonLines, kTsv };
 // JSON Lines.
 ImportFormat DetectFormat(absl::string_view file_name, absl::string_view first_bytes);
 
-// {"key" | "key_base64", "value" | "value_base64", "expire_at_ms"}; `modified_lsn` is ignored, any other name is an error,
-// so that a misspelt one does not lose data.
+// {"key" | "key_base64", "value" | "value_base64", "expire_at_ms"}; `modified_lsn` is ignored, any other name is an
+// error, so that a misspelt one does not lose data.
 absl::Status ParseJsonLine(absl::string_view line, v1::Put* put);
 
 // key<TAB>value, bytes as they are: no escapes, and the value may contain tabs.

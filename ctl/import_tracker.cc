@@ -1,21 +1,20 @@
 #include "ctl/import_tracker.h"
 
-#include <algorithm>
-#include <array>
 #include <utility>
 
+#include "absl/strings/match.h"
 #include "absl/strings/string_view.h"
+
 #include "common/check.h"
 
 namespace towline::ctl {
 namespace {
 
-// Reasons that say nothing about the line: the same element may be accepted later, or elsewhere.
-bool IsCondition(const std::string& reason) {
-  constexpr std::array<absl::string_view, 12> kReasons = {
-      "not_primary", "queue_full",   "disk_full",         "shutting_down", "starting",    "read_only",
-      "halted",      "unavailable",  "recovery_required", "stopped",       "not_serving", "log_failed"};
-  return std::find(kReasons.begin(), kReasons.end(), reason) != kReasons.end();
+// Reasons that say something about the line. With any other one the same element may be accepted later, or elsewhere,
+// so that skipping it would lose it.
+bool IsAboutTheLine(absl::string_view reason) {
+  return reason == "record_too_large" || reason == "key_too_large" || reason == "condition_failed" ||
+         reason == "request_too_old" || absl::StartsWith(reason, "invalid_") || absl::StartsWith(reason, "empty_");
 }
 
 }  // namespace
@@ -53,7 +52,7 @@ void ImportTracker::OnAnswer(const client::WriteStreamAnswer& answer, const OnRe
     TOWLINE_CHECK(!items_.empty());
     if (next_refused < answer.refused.size() && answer.refused[next_refused].sequence == sequence) {
       const ErrorInfo& error = answer.refused[next_refused++].error;
-      if (IsCondition(error.reason)) {
+      if (!IsAboutTheLine(error.reason)) {
         blocked_ = MakeError(absl::StatusCode::kUnavailable, error);
         return;
       }

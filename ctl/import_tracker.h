@@ -10,6 +10,7 @@
 #include <vector>
 
 #include "absl/status/status.h"
+
 #include "client/write_stream.h"
 #include "common/error.h"
 #include "common/mutex.h"

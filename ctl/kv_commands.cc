@@ -10,6 +10,7 @@
 #include "absl/strings/numbers.h"
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_format.h"
+
 #include "common/error.h"
 #include "common/names.h"
 #include "common/types.h"
@@ -64,7 +65,8 @@ absl::Status ParseRequestId(const std::string& text, v1::RequestId* id) {
   const size_t colon = text.rfind(':');
   uint64_t sequence = 0;
   if (colon == std::string::npos || !absl::SimpleAtoi(text.substr(colon + 1), &sequence) || sequence == 0) {
-    return UsageError(absl::StrCat("\"", Printable(text), "\" is not a request id: give CLIENT:SEQUENCE, such as job-7:1"));
+    return UsageError(
+        absl::StrCat("\"", Printable(text), "\" is not a request id: give CLIENT:SEQUENCE, such as job-7:1"));
   }
   const absl::Status name = ValidateName("client id", text.substr(0, colon));
   if (!name.ok()) return UsageError(GetErrorInfo(name).message);
@@ -101,8 +103,8 @@ int SendWrite(Context& context, const v1::WriteRequest& request) {
   if (context.json()) {
     context.Print(ProtoToJson(*response));
   } else {
-    context.out() << (response->duplicate() ? "duplicate of" : "ok") << " lsn " << response->position().lsn() << " term "
-                  << response->position().term() << "\n";
+    context.out() << (response->duplicate() ? "duplicate of" : "ok") << " lsn " << response->position().lsn()
+                  << " term " << response->position().term() << "\n";
   }
   return kExitOk;
 }
@@ -173,9 +175,9 @@ int RunGet(Context& context, ReadOptions& options) {
   const auto response = (*client)->Get(request);
   if (!response.ok()) return context.Fail(response.status());
   if (!response->has_entry()) {
-    return context.Fail(MakeError(absl::StatusCode::kNotFound, "key_not_found",
-                                  absl::StrCat("no key \"", Printable(options.key), "\" at lsn ",
-                                               response->position().lsn())));
+    return context.Fail(
+        MakeError(absl::StatusCode::kNotFound, "key_not_found",
+                  absl::StrCat("no key \"", Printable(options.key), "\" at lsn ", response->position().lsn())));
   }
   if (context.json()) {
     context.Print(ProtoToJson(response->entry()));
@@ -219,7 +221,8 @@ void AddPut(CLI::App& app, Selection& selection) {
   CLI::Option* modified = AddNumber(*put, "--if-modified-lsn", &options->if_modified_lsn,
                                     "Only if the record with this LSN wrote the key last", 1);
   absent->excludes(exists)->excludes(modified);
-  put->add_option("--request-id", options->request_id, "CLIENT:SEQUENCE; a retry with the same id is not applied again");
+  put->add_option("--request-id", options->request_id,
+                  "CLIENT:SEQUENCE; a retry with the same id is not applied again");
   put->add_flag("--base64", options->base64, "Key and value are given in base64");
   put->footer(
       "Examples:\n  towctl put greeting hello\n  towctl put session/7 alice --ttl 30m\n"
@@ -241,9 +244,10 @@ void AddDelete(CLI::App& app, Selection& selection) {
   CLI::Option* end = del->add_option("--end", options->end, "Remove up to this key, which stays");
   del->add_flag("--all", options->all, "Remove every key");
   del->add_flag("--if-exists", options->if_exists, "Only if the key exists");
-  AddNumber(*del, "--if-modified-lsn", &options->if_modified_lsn,
-            "Only if the record with this LSN wrote the key last", 1);
-  del->add_option("--request-id", options->request_id, "CLIENT:SEQUENCE; a retry with the same id is not applied again");
+  AddNumber(*del, "--if-modified-lsn", &options->if_modified_lsn, "Only if the record with this LSN wrote the key last",
+            1);
+  del->add_option("--request-id", options->request_id,
+                  "CLIENT:SEQUENCE; a retry with the same id is not applied again");
   del->add_flag("--base64", options->base64, "Key and bounds are given in base64");
   del->footer("Examples:\n  towctl del greeting\n  towctl del session/ --prefix-range\n  towctl del --begin a --end b");
   OnSelected(*del, selection, [options, begin, end](Context& context) {

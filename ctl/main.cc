@@ -1,11 +1,11 @@
-#include <signal.h>
-#include <unistd.h>
-
 #include <iostream>
+#include <signal.h>
 #include <string>
+#include <unistd.h>
 #include <vector>
 
 #include "absl/synchronization/mutex.h"
+
 #include "ctl/environment.h"
 
 namespace {

@@ -4,6 +4,7 @@
 #include <utility>
 
 #include "absl/strings/match.h"
+
 #include "ctl/ranges.h"
 
 namespace towline::ctl {

@@ -6,6 +6,7 @@
 #include <cstdint>
 
 #include "absl/strings/string_view.h"
+
 #include "client/proto_json.h"
 #include "towline/v1/change.pb.h"
 

@@ -5,6 +5,7 @@
 
 #include "absl/strings/numbers.h"
 #include "absl/strings/str_cat.h"
+
 #include "common/error.h"
 #include "common/names.h"
 #include "common/rng.h"
@@ -108,12 +109,17 @@ absl::Status FillPosition(client::Client& client, const SlotOptions& options, bo
   if (options.lsn == 0) return absl::OkStatus();
   const auto history = client.GetHistory();
   if (!history.ok()) return history.status();
+  if (!consumer && options.chain.empty()) {
+    return UsageError(
+        "a replica's position needs --chain; towctl wal seek LSN --data-dir DIR of the replica prints it");
+  }
   start->set_cluster_id(options.cluster_id.empty() ? history->cluster_id() : options.cluster_id);
   start->set_lsn(options.lsn);
   uint64_t chain = 0;
   if (!options.chain.empty()) {
     if (options.chain.size() > 16 || !absl::SimpleHexAtoi(options.chain, &chain)) {
-      return UsageError(absl::StrCat("--chain: \"", Printable(options.chain), "\" is not a number of 1 to 16 hex digits"));
+      return UsageError(
+          absl::StrCat("--chain: \"", Printable(options.chain), "\" is not a number of 1 to 16 hex digits"));
     }
     start->set_chain(chain);
   }

@@ -9,6 +9,7 @@
 
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_join.h"
+
 #include "common/error.h"
 #include "common/names.h"
 #include "ctl/app.h"
@@ -27,8 +28,8 @@ std::vector<std::string> Complaints(const v1::GetStatusResponse& status, const S
   std::vector<std::string> complaints;
   const bool good = status.state() == "writable" || status.state() == "streaming" || status.state() == "catching_up";
   if (options.check && !good) {
-    complaints.push_back(absl::StrCat("the node is ", status.state(), status.state_reason().empty() ? "" : ": ",
-                                      status.state_reason()));
+    complaints.push_back(
+        absl::StrCat("the node is ", status.state(), status.state_reason().empty() ? "" : ": ", status.state_reason()));
   }
   if (options.check && !status.exact()) complaints.push_back("the node's state is not exact");
   for (const v1::Slot& slot : status.slots()) {
@@ -150,7 +151,8 @@ void AddStatus(CLI::App& app, Selection& selection) {
   CLI::App* status = app.add_subcommand("status", "Show the node's state, log, replicas, slots and resync counters");
   status->add_flag("--check", options->check, "Exit code 3 unless the node is healthy and no slot is lost");
   AddNumber(*status, "--max-lag-records", &options->max_lag_records, "Exit code 3 if a replica lags by more");
-  status->footer("Examples:\n  towctl status\n  towctl status -o json\n  towctl status --check --max-lag-records 10000");
+  status->footer(
+      "Examples:\n  towctl status\n  towctl status -o json\n  towctl status --check --max-lag-records 10000");
   OnSelected(*status, selection, [options](Context& context) { return RunStatus(context, *options); });
 }
 

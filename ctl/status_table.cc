@@ -6,6 +6,7 @@
 
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_format.h"
+
 #include "client/proto_json.h"
 #include "common/names.h"
 #include "ctl/output.h"
@@ -71,8 +72,8 @@ void PrintMembersTable(std::ostream& out, const google::protobuf::RepeatedPtrFie
                        absl::string_view indent) {
   Table table({"MEMBER", "ADDRESS", "COUNTING", "INCARNATION"});
   for (const v1::Member& member : members) {
-    table.Add({member.node_id(), OrDash(member.address()), member.counting() ? "yes" : "no",
-               HexId(member.incarnation())});
+    table.Add(
+        {member.node_id(), OrDash(member.address()), member.counting() ? "yes" : "no", HexId(member.incarnation())});
   }
   table.Print(out, indent);
 }
@@ -83,7 +84,8 @@ void PrintSlotsTable(std::ostream& out, const google::protobuf::RepeatedPtrField
   for (const v1::Slot& slot : slots) {
     const Json json = ProtoToJson(slot);
     table.Add({slot.name(), EnumText(json["kind"]), EnumText(json["state"]), EnumText(json["health"]),
-               absl::StrCat(slot.confirmed_lsn()), FormatBytes(slot.retained_bytes()), FormatBytes(slot.headroom_bytes()),
+               absl::StrCat(slot.confirmed_lsn()), FormatBytes(slot.retained_bytes()),
+               FormatBytes(slot.headroom_bytes()),
                slot.has_headroom_seconds() ? FormatSeconds(slot.headroom_seconds()) : "-",
                slot.has_invalidation() ? OrDash(slot.invalidation().cause()) : "-"});
   }

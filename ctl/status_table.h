@@ -7,6 +7,7 @@
 
 #include "absl/strings/string_view.h"
 #include "google/protobuf/repeated_field.h"
+
 #include "towline/v1/admin_service.pb.h"
 
 namespace towline::ctl {

@@ -7,6 +7,7 @@
 #include <utility>
 
 #include "absl/strings/str_cat.h"
+
 #include "common/error.h"
 #include "common/names.h"
 #include "common/rng.h"

@@ -1,11 +1,12 @@
-// wal stat, dump, verify, seek: a node's log read from its directory. Nothing is locked or modified, so they work beside
-// a running node; what it is just writing shows as a tail, never as damage.
+// wal stat, dump, verify, seek: a node's log read from its directory. Nothing is locked or modified, so they work
+// beside a running node; what it is just writing shows as a tail, never as damage.
 
 #include <memory>
 #include <string>
 #include <vector>
 
 #include "absl/strings/str_cat.h"
+
 #include "common/control.h"
 #include "common/error.h"
 #include "common/file_system.h"
@@ -106,8 +107,8 @@ Json FrameJson(const wal::DumpedFrame& dumped) {
   const wal::ShippedHeader& header = dumped.frame.header;
   v1::Change change;
   const bool parsed = change.ParseFromArray(dumped.frame.payload.data(), static_cast<int>(dumped.frame.payload.size()));
-  Json json = RecordJson(header.lsn, header.term, static_cast<uint64_t>(header.commit_time_us), dumped.frame.chain(),
-                         change);
+  Json json =
+      RecordJson(header.lsn, header.term, static_cast<uint64_t>(header.commit_time_us), dumped.frame.chain(), change);
   if (!parsed) json["type"] = "unreadable";
   json["prev_chain"] = HexId(header.prev_chain);
   json["payload_bytes"] = header.payload_size;
@@ -209,8 +210,9 @@ void AddWalCommands(CLI::App& app, Selection& selection) {
   wal->require_subcommand(1);
   wal->footer("They never lock or modify anything. Example:\n  towctl wal verify --data-dir /var/lib/towline");
 
-  AddVerb(*wal, selection, "stat", "Show the segments", std::make_shared<WalOptions>(),
-          [](Context& context, const WalOptions&, const std::string& directory) { return RunStat(context, directory); });
+  AddVerb(
+      *wal, selection, "stat", "Show the segments", std::make_shared<WalOptions>(),
+      [](Context& context, const WalOptions&, const std::string& directory) { return RunStat(context, directory); });
   AddVerb(*wal, selection, "verify", "Check everything; exit code 3 if something is damaged",
           std::make_shared<WalOptions>(), [](Context& context, const WalOptions&, const std::string& directory) {
             return RunVerify(context, directory);

@@ -1,0 +1,432 @@
+#include "tests/ctl/fake_server.h"
+
+#include <algorithm>
+#include <atomic>
+#include <chrono>
+#include <thread>
+#include <utility>
+
+#include "absl/status/statusor.h"
+#include "absl/strings/match.h"
+#include "absl/strings/str_cat.h"
+
+#include "client/rpc_status.h"
+#include "common/check.h"
+#include "common/error.h"
+#include "grpcpp/server.h"
+#include "grpcpp/server_builder.h"
+#include "towline/v1/admin_service.grpc.pb.h"
+#include "towline/v1/kv_service.grpc.pb.h"
+#include "towline/v1/replication_service.grpc.pb.h"
+#include "towline/v1/slot_service.grpc.pb.h"
+
+namespace towline::testing {
+namespace {
+
+constexpr char kClusterId[] = "0123456789abcdef01234567";
+
+v1::Position PositionAt(uint64_t lsn) {
+  v1::Position position;
+  position.set_cluster_id(kClusterId);
+  position.set_term(1);
+  position.set_term_id(0x1111);
+  position.set_lsn(lsn);
+  position.set_chain(0xc0 + lsn);
+  return position;
+}
+
+bool Holds(const FakeState& state, const v1::Condition& condition) {
+  const auto entry = state.entries.find(condition.key());
+  if (condition.test_case() == v1::Condition::kModifiedLsn) {
+    return entry != state.entries.end() && entry->second.modified_lsn() == condition.modified_lsn();
+  }
+  return (entry != state.entries.end()) == condition.exists();
+}
+
+// A write as Write and WriteStream do it.
+absl::StatusOr<v1::WriteResponse> WriteLocked(FakeState& state, const v1::WriteRequest& request) {
+  const std::string id = absl::StrCat(request.request_id().client_id(), ":", request.request_id().sequence());
+  if (request.has_request_id() && state.request_ids.contains(id)) {
+    v1::WriteResponse response = state.request_ids[id];
+    response.set_duplicate(true);
+    return response;
+  }
+  for (const v1::Condition& condition : request.conditions()) {
+    if (!Holds(state, condition)) {
+      return MakeError(absl::StatusCode::kFailedPrecondition, "condition_failed", "the condition does not hold");
+    }
+  }
+  v1::WriteResponse response;
+  *response.mutable_position() = PositionAt(ApplyLocked(state, request));
+  if (request.has_request_id()) state.request_ids[id] = response;
+  return response;
+}
+
+class FakeKv final : public v1::KvService::Service {
+ public:
+  using Stream = grpc::ServerReaderWriter<v1::WriteStreamResponse, v1::WriteStreamRequest>;
+
+  explicit FakeKv(FakeState& state) : state_(state) {}
+
+  grpc::Status Write(grpc::ServerContext*, const v1::WriteRequest* request, v1::WriteResponse* response) override {
+    MutexLock lock(&state_.mutex);
+    if (!state_.refuse_writes.ok()) return ToGrpcStatus(state_.refuse_writes);
+    auto written = WriteLocked(state_, *request);
+    if (!written.ok()) return ToGrpcStatus(written.status());
+    *response = *std::move(written);
+    return grpc::Status::OK;
+  }
+
+  grpc::Status WriteStream(grpc::ServerContext*, Stream* stream) override {
+    v1::WriteStreamRequest request;
+    v1::WriteStreamResponse response;
+    {
+      MutexLock lock(&state_.mutex);
+      ++state_.streams;
+    }
+    bool hold = false;
+    while (stream->Read(&request)) {
+      MutexLock lock(&state_.mutex);
+      if (!state_.refuse_writes.ok()) return ToGrpcStatus(state_.refuse_writes);
+      if (request.first_sequence() != response.acked_sequence() + 1) {
+        return ToGrpcStatus(absl::InvalidArgumentError("a hole in the stream's sequence"));
+      }
+      ++state_.stream_messages;
+      response.clear_refused();
+      for (const v1::WriteRequest& element : request.elements()) {
+        if (state_.cut_stream_after > 0 && state_.stream_elements >= state_.cut_stream_after) {
+          state_.cut_stream_after = 0;
+          if (response.acked_sequence() > 0) stream->Write(response);
+          return ToGrpcStatus(MakeError(absl::StatusCode::kUnavailable, "stopped", "the server stops"));
+        }
+        TakeElement(element, response);
+      }
+      hold = state_.hold_acks;
+      if (!hold) stream->Write(response);
+    }
+    if (hold) stream->Write(response);
+    return grpc::Status::OK;
+  }
+
+  grpc::Status Get(grpc::ServerContext*, const v1::GetRequest* request, v1::GetResponse* response) override {
+    MutexLock lock(&state_.mutex);
+    const auto entry = state_.entries.find(request->key());
+    if (entry != state_.entries.end()) *response->mutable_entry() = entry->second;
+    *response->mutable_position() = PositionAt(state_.log.size());
+    return grpc::Status::OK;
+  }
+
+  grpc::Status Scan(grpc::ServerContext*, const v1::ScanRequest* request, v1::ScanResponse* response) override {
+    MutexLock lock(&state_.mutex);
+    state_.scans.push_back(*request);
+    const uint32_t limit = std::min(request->limit() == 0 ? 1000u : request->limit(), state_.page_limit);
+    const std::string from = std::max(request->begin(), request->page_token());
+    for (auto entry = state_.entries.lower_bound(from); entry != state_.entries.end(); ++entry) {
+      if (!request->end().empty() && entry->first >= request->end()) break;
+      if (!absl::StartsWith(entry->first, request->prefix())) continue;
+      if (static_cast<uint32_t>(response->entries_size()) == limit) {
+        response->set_next_page_token(entry->first);
+        break;
+      }
+      *response->add_entries() = entry->second;
+    }
+    *response->mutable_position() = PositionAt(state_.log.size());
+    return grpc::Status::OK;
+  }
+
+ private:
+  void TakeElement(const v1::WriteRequest& element,
+                   v1::WriteStreamResponse& response) TOWLINE_NO_THREAD_SAFETY_ANALYSIS {
+    ++state_.stream_elements;
+    response.set_acked_sequence(response.acked_sequence() + 1);
+    const std::string& key = element.operations(0).put().key();
+    ErrorInfo refusal;
+    if (state_.refused_keys.contains(key)) refusal = {"record_too_large", "it is too large", "", {}};
+    if (!state_.busy_key.empty() && key == state_.busy_key) {
+      refusal = {"queue_full", "the queue is full", "", {}};
+      state_.busy_key.clear();
+    }
+    if (refusal.reason.empty()) {
+      *response.mutable_position() = WriteLocked(state_, element)->position();
+      return;
+    }
+    v1::RefusedElement* refused = response.add_refused();
+    refused->set_sequence(response.acked_sequence());
+    refused->mutable_error()->set_reason(refusal.reason);
+    refused->mutable_error()->set_message(refusal.message);
+  }
+
+  FakeState& state_;
+};
+
+class FakeSlots final : public v1::SlotService::Service {
+ public:
+  explicit FakeSlots(FakeState& state) : state_(state) {}
+
+  grpc::Status ListSlots(grpc::ServerContext*, const v1::ListSlotsRequest*, v1::ListSlotsResponse* response) override {
+    MutexLock lock(&state_.mutex);
+    for (const auto& [name, slot] : state_.slots) *response->add_slots() = slot;
+    return grpc::Status::OK;
+  }
+  grpc::Status GetSlot(grpc::ServerContext*, const v1::GetSlotRequest* request,
+                       v1::GetSlotResponse* response) override {
+    MutexLock lock(&state_.mutex);
+    const auto slot = state_.slots.find(request->name());
+    if (slot == state_.slots.end()) return NotFound(request->name());
+    *response->mutable_slot() = slot->second;
+    return grpc::Status::OK;
+  }
+  grpc::Status CreateSlot(grpc::ServerContext*, const v1::CreateSlotRequest* request,
+                          v1::CreateSlotResponse* response) override {
+    MutexLock lock(&state_.mutex);
+    if (state_.slots.contains(request->name())) {
+      return ToGrpcStatus(MakeError(absl::StatusCode::kAlreadyExists, "slot_exists", "there is such a slot"));
+    }
+    v1::Slot& slot = state_.slots[request->name()];
+    slot.set_name(request->name());
+    slot.set_kind(request->kind());
+    slot.set_state(v1::SLOT_STATE_INACTIVE);
+    slot.set_health(v1::SLOT_HEALTH_RESERVED);
+    slot.set_generation(7);
+    slot.set_confirmed_lsn(request->has_confirmed_lsn() ? request->confirmed_lsn() : state_.log.size());
+    *response->mutable_slot() = slot;
+    return grpc::Status::OK;
+  }
+  grpc::Status DropSlot(grpc::ServerContext*, const v1::DropSlotRequest* request,
+                        v1::DropSlotResponse* response) override {
+    MutexLock lock(&state_.mutex);
+    const auto slot = state_.slots.find(request->name());
+    if (slot == state_.slots.end()) return NotFound(request->name());
+    if (slot->second.state() == v1::SLOT_STATE_ACTIVE && !request->force()) {
+      return ToGrpcStatus(
+          MakeError(absl::StatusCode::kFailedPrecondition, "slot_in_use", "a session is connected", "use force"));
+    }
+    *response->mutable_slot() = slot->second;
+    state_.slots.erase(slot);
+    return grpc::Status::OK;
+  }
+
+ private:
+  static grpc::Status NotFound(const std::string& name) {
+    return ToGrpcStatus(
+        MakeError(absl::StatusCode::kNotFound, "slot_not_found", absl::StrCat("there is no slot ", name)));
+  }
+  FakeState& state_;
+};
+
+class FakeAdmin final : public v1::AdminService::Service {
+ public:
+  explicit FakeAdmin(FakeState& state) : state_(state) {}
+
+  grpc::Status GetStatus(grpc::ServerContext*, const v1::GetStatusRequest*, v1::GetStatusResponse* response) override {
+    MutexLock lock(&state_.mutex);
+    *response = state_.status;
+    response->mutable_wal()->set_durable_lsn(state_.log.size());
+    return grpc::Status::OK;
+  }
+  grpc::Status GetHistory(grpc::ServerContext*, const v1::GetHistoryRequest*,
+                          v1::GetHistoryResponse* response) override {
+    MutexLock lock(&state_.mutex);
+    response->set_cluster_id(state_.status.cluster_id());
+    *response->mutable_history() = state_.status.history();
+    return grpc::Status::OK;
+  }
+  grpc::Status GetTopology(grpc::ServerContext*, const v1::GetTopologyRequest*,
+                           v1::GetTopologyResponse* response) override {
+    response->set_cluster_id(kClusterId);
+    response->set_term(1);
+    response->set_primary_node_id("p1");
+    return grpc::Status::OK;
+  }
+  grpc::Status GetDigest(grpc::ServerContext*, const v1::GetDigestRequest* request,
+                         v1::GetDigestResponse* response) override {
+    MutexLock lock(&state_.mutex);
+    if (request->at_lsn() != 0 && request->at_lsn() < state_.log.size()) {
+      return ToGrpcStatus(MakeError(absl::StatusCode::kOutOfRange, "position_passed", "it has passed"));
+    }
+    *response->mutable_position() = PositionAt(state_.log.size());
+    response->set_digest("000102030405060708090a0b0c0d0e0f");
+    response->set_keys(state_.entries.size());
+    return grpc::Status::OK;
+  }
+  grpc::Status Ping(grpc::ServerContext*, const v1::PingRequest* request, v1::PingResponse* response) override {
+    response->set_payload(request->payload());
+    return grpc::Status::OK;
+  }
+
+ private:
+  FakeState& state_;
+};
+
+class FakeReplication final : public v1::ReplicationService::Service {
+ public:
+  using Stream = grpc::ServerReaderWriter<v1::PullResponse, v1::PullRequest>;
+
+  explicit FakeReplication(FakeState& state) : state_(state) {}
+
+  grpc::Status Pull(grpc::ServerContext* context, Stream* stream) override {
+    v1::PullRequest request;
+    if (!stream->Read(&request) || !request.has_start()) {
+      return ToGrpcStatus(absl::InvalidArgumentError("the first request is not a start"));
+    }
+    uint64_t next = 0;
+    {
+      MutexLock lock(&state_.mutex);
+      state_.starts.push_back(request.start());
+      v1::PullResponse response;
+      *response.mutable_started() = DecideLocked(request.start());
+      next = response.started().from_lsn();
+      stream->Write(response);
+      if (response.started().decision() != v1::RESUME_DECISION_PARTIAL) return grpc::Status::OK;
+    }
+    std::atomic<bool> closed{false};
+    std::thread acks([this, stream, &closed] {
+      v1::PullRequest more;
+      while (stream->Read(&more)) TakeAck(more);
+      closed = true;
+    });
+    Send(context, stream, next, closed);
+    acks.join();
+    return grpc::Status::OK;
+  }
+
+  grpc::Status PlanResume(grpc::ServerContext*, const v1::PlanResumeRequest* request,
+                          v1::PlanResumeResponse* response) override {
+    MutexLock lock(&state_.mutex);
+    state_.starts.push_back(request->start());
+    *response->mutable_plan() = DecideLocked(request->start());
+    response->set_bytes_to_ship(4096);
+    return grpc::Status::OK;
+  }
+
+ private:
+  v1::PullStarted DecideLocked(const v1::PullStart& start) TOWLINE_NO_THREAD_SAFETY_ANALYSIS {
+    if (state_.decision.has_value()) return *state_.decision;
+    v1::PullStarted started;
+    started.set_decision(v1::RESUME_DECISION_PARTIAL);
+    started.set_reason("resumed");
+    started.set_session_id(99);
+    started.set_slot_generation(7);
+    started.set_term(1);
+    started.set_from_lsn((start.from_slot() ? state_.slots[start.slot()].confirmed_lsn() : start.lsn()) + 1);
+    started.set_first_retained_lsn(1);
+    started.set_durable_lsn(state_.log.size());
+    return started;
+  }
+
+  void TakeAck(const v1::PullRequest& request) {
+    if (!request.has_ack()) return;
+    MutexLock lock(&state_.mutex);
+    state_.acks.push_back(request.ack());
+    for (auto& [name, slot] : state_.slots) slot.set_confirmed_lsn(request.ack().flushed_lsn());
+  }
+
+  // New records and heartbeats until the client closes its side.
+  void Send(grpc::ServerContext* context, Stream* stream, uint64_t next, const std::atomic<bool>& closed) {
+    uint64_t heartbeats = 0;
+    while (!closed && !context->IsCancelled()) {
+      v1::PullResponse records;
+      v1::PullResponse heartbeat;
+      {
+        MutexLock lock(&state_.mutex);
+        for (; next <= state_.log.size(); ++next) *records.mutable_records()->add_records() = state_.log[next - 1];
+        heartbeat.mutable_heartbeat()->set_sequence(++heartbeats);
+        heartbeat.mutable_heartbeat()->set_durable_lsn(state_.log.size());
+      }
+      if (records.has_records() && !stream->Write(records)) return;
+      if (!stream->Write(heartbeat)) return;
+      std::this_thread::sleep_for(std::chrono::milliseconds(5));  // the heartbeat interval
+    }
+  }
+
+  FakeState& state_;
+};
+
+}  // namespace
+
+uint64_t ApplyLocked(FakeState& state, const v1::WriteRequest& request) {
+  v1::Record record;
+  record.set_lsn(state.log.size() + 1);
+  record.set_term(1);
+  record.set_commit_time_us(1'700'000'000'000'000 + record.lsn());
+  record.set_chain(0xc0 + record.lsn());
+  *record.mutable_change()->mutable_batch()->mutable_operations() = request.operations();
+  for (const v1::Operation& operation : request.operations()) {
+    if (operation.has_put()) {
+      v1::Entry& entry = state.entries[operation.put().key()];
+      entry.set_key(operation.put().key());
+      entry.set_value(operation.put().value());
+      entry.set_expire_at_ms(operation.put().expire_at_ms() + operation.put().ttl_ms());
+      entry.set_modified_lsn(record.lsn());
+    } else if (operation.has_delete_()) {
+      state.entries.erase(operation.delete_().key());
+    } else if (operation.has_delete_range()) {
+      const v1::DeleteRange& range = operation.delete_range();
+      state.entries.erase(state.entries.lower_bound(range.begin()),
+                          range.end().empty() ? state.entries.end() : state.entries.lower_bound(range.end()));
+    }
+  }
+  state.log.push_back(std::move(record));
+  return state.log.size();
+}
+
+struct FakeServer::Impl {
+  explicit Impl(FakeState& state) : kv(state), slots(state), admin(state), replication(state) {
+    grpc::ServerBuilder builder;
+    builder.AddListeningPort("127.0.0.1:0", grpc::InsecureServerCredentials(), &port);
+    builder.SetMaxReceiveMessageSize(16 << 20);
+    builder.RegisterService(&kv);
+    builder.RegisterService(&slots);
+    builder.RegisterService(&admin);
+    builder.RegisterService(&replication);
+    server = builder.BuildAndStart();
+    TOWLINE_CHECK(server != nullptr && port > 0);
+  }
+
+  FakeKv kv;
+  FakeSlots slots;
+  FakeAdmin admin;
+  FakeReplication replication;
+  int port = 0;
+  std::unique_ptr<grpc::Server> server;
+};
+
+FakeServer::FakeServer() {
+  v1::GetStatusResponse& status = state_.status;
+  status.set_cluster_id(kClusterId);
+  status.set_node_id("p1");
+  status.set_role("primary");
+  status.set_state("writable");
+  status.set_exact(true);
+  status.set_term(1);
+  v1::HistoryEntry* term = status.add_history();
+  term->set_term(1);
+  term->set_start_lsn(1);
+  term->set_term_id(0x1111);
+  status.mutable_wal()->set_first_lsn(1);
+  status.mutable_store();
+  status.mutable_resync();
+  impl_ = std::make_unique<Impl>(state_);
+}
+
+FakeServer::~FakeServer() { impl_->server->Shutdown(std::chrono::system_clock::now()); }
+
+std::string FakeServer::endpoint() const { return absl::StrCat("127.0.0.1:", impl_->port); }
+
+void FakeServer::Put(const std::string& key, const std::string& value) {
+  v1::WriteRequest request;
+  v1::Put* put = request.add_operations()->mutable_put();
+  put->set_key(key);
+  put->set_value(value);
+  MutexLock lock(&state_.mutex);
+  ApplyLocked(state_, request);
+}
+
+std::optional<std::string> FakeServer::Value(const std::string& key) {
+  MutexLock lock(&state_.mutex);
+  const auto entry = state_.entries.find(key);
+  if (entry == state_.entries.end()) return std::nullopt;
+  return entry->second.value();
+}
+
+}  // namespace towline::testing
