@@ -16,6 +16,7 @@ constexpr uint32_t kBytes = 2;
 constexpr uint32_t kFixed32 = 5;
 
 constexpr uint64_t kFieldNumberMax = (1u << 29) - 1;
+constexpr size_t kShortVarintSizeMax = 5;  // of tags and sizes
 
 // One field of a message; `bytes` or `number` by its wire type.
 struct Field {
@@ -25,10 +26,16 @@ struct Field {
   absl::string_view bytes;
 };
 
+// A varint that holds a tag or a size.
+bool TakeShortVarint(absl::string_view* data, uint64_t* value) {
+  const size_t before = data->size();
+  return TakeVarint(data, value) && before - data->size() <= kShortVarintSizeMax;
+}
+
 // Takes the next field of *data; nullptr, or what is wrong.
 const char* TakeField(absl::string_view* data, Field* field) {
   uint64_t tag = 0;
-  if (!TakeVarint(data, &tag)) return "a field tag is cut short";
+  if (!TakeShortVarint(data, &tag)) return "a field tag is cut short";
   const uint64_t number = tag >> 3;
   if (number == 0 || number > kFieldNumberMax) return "a field number is out of range";
   field->number = static_cast<uint32_t>(number);
@@ -37,7 +44,7 @@ const char* TakeField(absl::string_view* data, Field* field) {
     case kVarint:
       return TakeVarint(data, &field->value) ? nullptr : "a number is cut short";
     case kBytes:
-      if (!TakeVarint(data, &field->value) || field->value > data->size()) return "a byte string is cut short";
+      if (!TakeShortVarint(data, &field->value) || field->value > data->size()) return "a byte string is cut short";
       field->bytes = data->substr(0, field->value);
       data->remove_prefix(field->value);
       return nullptr;

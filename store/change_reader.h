@@ -2,7 +2,7 @@
 //
 // Stricter than protobuf: what this accepts, protobuf reads in the same way. Refused are a record or operation without
 // a known kind, one with two, a second request id, groups, a wrong wire type, sizes beyond the limits of the state
-// model, and a relative expiry. Unknown fields are skipped.
+// model, and a relative expiry. Unknown fields are skipped, and so is the content of TermStart and Members.
 
 #ifndef TOWLINE_STORE_CHANGE_READER_H_
 #define TOWLINE_STORE_CHANGE_READER_H_

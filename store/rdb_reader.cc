@@ -350,6 +350,7 @@ absl::StatusOr<RdbEvent> RdbReader::TakeEntry(Cursor& cursor, uint8_t opcode) {
 absl::StatusOr<RdbEvent> RdbReader::TakeEof(Cursor& cursor) {
   RdbEvent event;
   event.kind = RdbEvent::Kind::kEnd;
+  if (version_ < kChecksumSince && options_.require_checksum) return Malformed("its version has no checksum");
   if (version_ >= kChecksumSince) {
     const uint64_t stored = cursor.U64();
     if (!cursor.ok()) return event;
