@@ -11,12 +11,13 @@ namespace {
 
 uint64_t Bytes(const IndexEntries& entries) { return sizeof(IndexEntries) + entries.capacity() * sizeof(IndexEntry); }
 
-// Under its final name the file is whole, unless a crash has its say.
+// Under its final name the file is whole, whatever crashes. The name may be lost.
 absl::Status WriteIndexFile(FileSystem& fs, const std::string& directory, Lsn first_lsn, absl::string_view bytes) {
   const std::string tmp = JoinPath(directory, TmpIndexFileName(first_lsn));
   TOWLINE_ASSIGN_OR_RETURN(std::unique_ptr<File> file, fs.Open(tmp, OpenMode::kCreateOrOpen));
   TOWLINE_RETURN_IF_ERROR(file->Truncate(0));
   TOWLINE_RETURN_IF_ERROR(file->WriteAt(0, bytes));
+  TOWLINE_RETURN_IF_ERROR(file->SyncData());
   file.reset();
   return fs.Rename(tmp, JoinPath(directory, IndexFileName(first_lsn)));
 }

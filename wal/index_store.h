@@ -47,8 +47,8 @@ class IndexStore {
   // Forgets what is known of the segment's index and builds it from the segment. After a damage the index is not kept.
   BuiltIndex Rebuild(const SegmentSpan& span) TOWLINE_EXCLUDES(mutex_);
 
-  // Writes one queued index to its file, without syncing it. False if none was queued. A failure is logged: the file
-  // will be missing, no more.
+  // Writes one queued index to its file. False if none was queued. A failure is logged: the file will be missing, no
+  // more.
   bool WriteOne() TOWLINE_EXCLUDES(mutex_);
 
   // The segment is being removed.
