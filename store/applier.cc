@@ -34,8 +34,7 @@ Applier::Applier(StateStore& store, Executor& executor, Clock& clock, Logger& lo
       logger_(logger),
       options_(options),
       on_fatal_(std::move(on_fatal)),
-      applied_lsn_(store.applied().lsn),
-      last_flush_micros_(clock.MonotonicMicros()) {
+      applied_lsn_(store.applied().lsn) {
   loop_ = executor.Start("apply", [this] { return Step(); });
 }
 
@@ -201,6 +200,7 @@ StepResult Applier::Step() {
   for (const ApplyBatch& batch : done) {
     if (batch.done) batch.done();
   }
+  if (!unflushed_) unflushed_since_micros_ = clock_.MonotonicMicros();
   unflushed_ = true;
   MaybeFlush();
   return StepResult::Again();
@@ -209,10 +209,8 @@ StepResult Applier::Step() {
 // Starts a flush if one is due; otherwise waits until it will be.
 StepResult Applier::MaybeFlush() {
   if (!unflushed_) return StepResult::WaitForWake();
-  const int64_t now = clock_.MonotonicMicros();
-  const int64_t left = last_flush_micros_ + options_.flush_interval_micros - now;
+  const int64_t left = unflushed_since_micros_ + options_.flush_interval_micros - clock_.MonotonicMicros();
   if (bytes_since_flush_ < options_.flush_bytes && left > 0) return StepResult::WaitFor(left);
-  last_flush_micros_ = now;
   const absl::Status status = store_.store().Flush(/*wait=*/false);
   if (absl::IsResourceExhausted(status)) return Retry(status);
   if (!status.ok()) {

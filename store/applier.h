@@ -35,7 +35,7 @@ struct ApplierOptions {
   uint64_t batch_records_max = 4096;           // most records in one store batch
   uint64_t batch_bytes_max = 1 << 20;          // a store batch is closed behind this many bytes
   uint64_t flush_bytes = 256ull << 20;         // log applied since the last flush that makes it flush
-  int64_t flush_interval_micros = 60'000'000;  // ... or time, if anything was applied
+  int64_t flush_interval_micros = 60'000'000;  // ... or time, since the first of it was applied
 };
 
 // Threads: all methods from any thread. `store` must outlive it.
@@ -101,7 +101,7 @@ class Applier {
   bool unflushed_ = false;            // something was applied since the last flush
   bool retrying_ = false;             // the disk is full
   uint64_t bytes_since_flush_ = 0;
-  int64_t last_flush_micros_ = 0;
+  int64_t unflushed_since_micros_ = 0;
 
   std::unique_ptr<Loop> loop_;  // last member: stops before the rest goes away
 };
