@@ -8,14 +8,24 @@ void HeartbeatLog::Add(const HeartbeatInfo& heartbeat) {
   newest_ = heartbeat;
   while (!marks_.empty() && marks_.back().durable_lsn > heartbeat.durable_lsn) marks_.pop_back();
   if (!marks_.empty() && marks_.back().durable_lsn == heartbeat.durable_lsn) return;
-  marks_.push_back({heartbeat.durable_lsn, heartbeat.made_micros});
-  if (marks_.size() <= kEntriesMax) return;
-  // Pairs of the older half become one mark, with the LSN of the newer and the time of the older one: lag may be told
-  // too large by their distance, never too small.
-  const size_t half = marks_.size() / 4 * 2;
+  marks_.push_back({heartbeat.durable_lsn, heartbeat.made_micros, heartbeat.made_micros});
+  if (marks_.size() > kEntriesMax) Thin(heartbeat.made_micros);
+}
+
+// Merges neighbours of about the same age, so that few marks are left of a long past. A merged mark has the LSN of its
+// newest and the time of its oldest heartbeat: lag may be told too large by a sixteenth, never too small.
+void HeartbeatLog::Thin(int64_t now_micros) {
   std::deque<Mark> thinned;
-  for (size_t i = 0; i < half; i += 2) thinned.push_back({marks_[i + 1].durable_lsn, marks_[i].made_micros});
-  thinned.insert(thinned.end(), marks_.begin() + static_cast<std::ptrdiff_t>(half), marks_.end());
+  for (const Mark& mark : marks_) {
+    const bool same_age =
+        !thinned.empty() && (now_micros - thinned.back().made_micros) * 16 <= (now_micros - mark.last_micros) * 17;
+    if (same_age) {
+      thinned.back().durable_lsn = mark.durable_lsn;
+      thinned.back().last_micros = mark.last_micros;
+    } else {
+      thinned.push_back(mark);
+    }
+  }
   marks_ = std::move(thinned);
 }
 

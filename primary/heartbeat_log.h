@@ -15,7 +15,7 @@ namespace towline {
 // Threads: external synchronization.
 class HeartbeatLog {
  public:
-  // Older heartbeats get sparser, so that at most this many are kept.
+  // Older heartbeats get sparser, so that no more than this are kept.
   static constexpr size_t kEntriesMax = 8192;
 
   // Adds the newest one. Marks above its durable LSN are forgotten: they are of a line that is gone.
@@ -32,11 +32,14 @@ class HeartbeatLog {
  private:
   struct Mark {
     Lsn durable_lsn = 0;
-    int64_t made_micros = 0;
+    int64_t made_micros = 0;  // of the oldest heartbeat that it stands for
+    int64_t last_micros = 0;  // of the newest one
   };
 
+  void Thin(int64_t now_micros);
+
   HeartbeatInfo newest_;
-  std::deque<Mark> marks_;  // strictly rising in both; the first heartbeat with that LSN
+  std::deque<Mark> marks_;  // rising; the first heartbeat with that LSN
 };
 
 }  // namespace towline

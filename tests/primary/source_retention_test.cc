@@ -1,0 +1,201 @@
+// Tests of what holds the log, and of when it is removed.
+
+#include <string>
+
+#include "common/error.h"
+#include "tests/primary/source_fixture.h"
+
+namespace towline::test {
+namespace {
+
+class SourceRetentionTest : public SourceTest {
+ protected:
+  // About two segments of log.
+  void WriteTwoSegments() { Write(32, 4000); }
+
+  // Everything that may go is gone.
+  void Retain() {
+    FlushStore();
+    Pass(2 * options_.slots_persist_micros);
+  }
+
+  std::unique_ptr<Owner> AttachAt(const std::string& slot, Lsn lsn) {
+    v1::PullStart start = ReplicaStart(slot, lsn);
+    start.set_process_instance(30 + slot.back());
+    return Attach(start);
+  }
+};
+
+TEST_F(SourceRetentionTest, WithoutSlotsTheLogGoesDownToWhatTheStoreLacks) {
+  WriteTwoSegments();
+  Pass(2 * options_.slots_persist_micros);
+  EXPECT_EQ(FirstRetained(), 1u);  // the store alone would reopen empty
+  Retain();
+  EXPECT_GT(FirstRetained(), 1u);
+  EXPECT_EQ(slots_->first_retained(1), FirstRetained());
+  ASSERT_EQ(logger_.Events("wal_pruned").size(), 1u);
+  const auto fields = logger_.Events("wal_pruned")[0].fields;
+  EXPECT_EQ(fields.at("old_first_lsn"), "1");
+  EXPECT_EQ(fields.at("first_lsn"), std::to_string(FirstRetained()));
+  EXPECT_EQ(fields.at("persisted_lsn"), "33");
+}
+
+TEST_F(SourceRetentionTest, KeepBytesStay) {
+  options_.wal_keep_bytes = 1 << 20;
+  OpenNode();
+  WriteTwoSegments();
+  Retain();
+  EXPECT_EQ(FirstRetained(), 1u);
+}
+
+TEST_F(SourceRetentionTest, ASlotHoldsTheLogFromItsSavedPosition) {
+  AttachAt("r1", 1)->Close();
+  WriteTwoSegments();
+  Retain();
+  EXPECT_EQ(FirstRetained(), 1u);
+
+  auto owner = AttachAt("r1", 1);
+  owner->Receive();
+  ASSERT_THAT(owner->AckAll(33), IsOk());
+  owner->Close();
+  // The ack is in memory only, and the next save fails: what is saved still needs LSN 2.
+  fs_.FailNext(SimCall::kWrite, absl::DataLossError("injected"), "slots");
+  clock_.Advance(options_.slots_persist_micros);
+  EXPECT_THAT(source_->Tick(), StatusIs(absl::StatusCode::kDataLoss));
+  EXPECT_EQ(FirstRetained(), 1u);
+  Retain();
+  EXPECT_GT(FirstRetained(), 1u);
+}
+
+TEST_F(SourceRetentionTest, ASessionPinsWhatItHasNotSent) {
+  limits_.max_retained_bytes = 1 << 30;
+  OpenNode();
+  v1::PullStart start = ReplicaStart("r1", 1);
+  start.set_credit_bytes(1);
+  auto owner = Attach(start);
+  WriteTwoSegments();
+  ASSERT_THAT(slots_->Drop("r1", true), IsOk());  // the slot is gone, the pin is not yet
+  FlushStore();
+  ASSERT_THAT(host_.live->spool().Prune(34, 0, [](Lsn) { return absl::OkStatus(); }), IsOk());
+  EXPECT_EQ(FirstRetained(), 1u);
+  Pass(options_.slots_persist_micros);
+  owner->Receive();
+  EXPECT_EQ(owner->EndReason(), "slot_dropped");
+  EXPECT_GT(FirstRetained(), 1u);
+}
+
+TEST_F(SourceRetentionTest, ASlowReceiverIsServedFromDiskWhileItsSlotHolds) {
+  v1::PullStart start = ReplicaStart("r1", 1);
+  start.set_credit_bytes(1);
+  auto owner = Attach(start);
+  for (int i = 0; i < 10; ++i) {
+    WriteTwoSegments();
+    Retain();
+    ASSERT_THAT(owner->AckAll(1), IsOk());
+  }
+  ASSERT_THAT(owner->Grant(uint64_t{1} << 40), IsOk());
+  owner->Receive();
+  EXPECT_EQ(owner->frames, Shipped(2, 321));
+}
+
+TEST_F(SourceRetentionTest, AnInvalidatedSlotPinsNothingAndItsSessionEndsAtTheGap) {
+  limits_.max_retained_bytes = 100'000;
+  spool_options_.tail_cache_bytes = 0;  // which could serve records that are gone from the disk
+  OpenNode();
+  v1::PullStart start = ReplicaStart("r1", 1);
+  start.set_credit_bytes(1);
+  auto owner = Attach(start);
+  owner->Receive();
+  WriteTwoSegments();
+  WriteTwoSegments();
+  Retain();
+  EXPECT_EQ(SlotOf("r1").state, slots::SlotState::kInvalidated);
+  EXPECT_GT(FirstRetained(), 20u);
+  ASSERT_THAT(owner->Grant(uint64_t{1} << 40), IsOk());
+  owner->Receive();
+  EXPECT_EQ(owner->EndReason(), "wal_removed");
+  EXPECT_EQ(Ask(start).reason(), "retained_bytes");
+}
+
+// A limit below keep_bytes must not make a connected owner connect again and again.
+TEST_F(SourceRetentionTest, ASessionOverItsLimitGoesOnWhileTheLogIsThereAndHoldsItAgainLater) {
+  limits_.max_retained_bytes = 100'000;
+  options_.wal_keep_bytes = 1 << 20;
+  OpenNode();
+  auto owner = AttachAt("r1", 1);
+  WriteTwoSegments();
+  Retain();
+  EXPECT_EQ(SlotOf("r1").state, slots::SlotState::kInvalidated);
+  EXPECT_EQ(slots_->Floor(1), std::numeric_limits<Lsn>::max());
+  owner->Receive();
+  EXPECT_EQ(owner->last_lsn, 33u);
+  ASSERT_THAT(owner->AckAll(5), IsOk());
+  Retain();
+  EXPECT_EQ(SlotOf("r1").state, slots::SlotState::kInvalidated);
+  ASSERT_THAT(owner->AckAll(30), IsOk());
+  Retain();
+  EXPECT_EQ(SlotOf("r1").state, slots::SlotState::kActive);
+  EXPECT_EQ(slots_->Floor(1), 31u);
+  EXPECT_FALSE(owner->ended);
+  EXPECT_EQ(source_->Counters().invalidations_by_cause.at("retained_bytes"), 1u);
+  EXPECT_EQ(logger_.Events("slot_revived").size(), 1u);
+}
+
+TEST_F(SourceRetentionTest, AnUnknownTableRemovesNothing) {
+  WriteTwoSegments();
+  AttachAt("r1", 33)->Close();
+  CloseNode();
+  fs_.SetContents("slots.a", "rubbish");
+  fs_.SetContents("slots.b", "rubbish");
+  OpenNode();
+  ASSERT_TRUE(slots_->unknown());
+  Retain();
+  EXPECT_EQ(FirstRetained(), 1u);
+  AttachAt("r1", 33)->Close();  // an owner that is back does not make the others known
+  OpenNode();
+  Retain();
+  EXPECT_EQ(FirstRetained(), 1u);
+  ASSERT_THAT(slots_->AcceptLoss(), IsOk());
+  Retain();
+  EXPECT_GT(FirstRetained(), 1u);
+}
+
+TEST_F(SourceRetentionTest, ALogThatCannotRecordItsFirstLsnIsNotPruned) {
+  WriteTwoSegments();
+  FlushStore();
+  fs_.FailNext(SimCall::kSync, absl::DataLossError("injected"), "slots");
+  EXPECT_THAT(source_->Tick(), StatusIs(absl::StatusCode::kDataLoss));
+  EXPECT_EQ(FirstRetained(), 1u);
+}
+
+TEST_F(SourceRetentionTest, StatusTellsHealthAndHeadroom) {
+  limits_.max_retained_bytes = 400'000;
+  OpenNode();
+  AttachAt("r1", 1)->Close();
+  AttachAt("r2", 1)->Close();
+  Tick();
+  SlotStatus status = source_->Slots()[0];
+  EXPECT_EQ(status.health, "reserved");
+  EXPECT_EQ(status.retained_bytes, 0u);
+  EXPECT_EQ(status.headroom_bytes, 400'000u);
+  EXPECT_FALSE(status.headroom_seconds.has_value());  // nobody writes
+
+  Write(80, 4000);
+  Pass(options_.slots_persist_micros);
+  status = source_->Slots()[0];
+  EXPECT_EQ(status.health, "at_risk");
+  EXPECT_NEAR(static_cast<double>(status.retained_bytes), 80 * 4080, 2000);
+  EXPECT_EQ(status.retained_bytes + status.headroom_bytes, 400'000u);
+  ASSERT_TRUE(status.headroom_seconds.has_value());
+  EXPECT_GT(*status.headroom_seconds, 0);
+
+  Write(30, 4000);
+  Retain();
+  status = source_->Slots()[0];
+  EXPECT_EQ(status.health, "lost");
+  EXPECT_EQ(status.retained_bytes, 0u);
+  EXPECT_EQ(status.headroom_bytes, 0u);
+}
+
+}  // namespace
+}  // namespace towline::test
