@@ -90,10 +90,20 @@ void Table::Print(std::ostream& out, absl::string_view indent) const {
   }
 }
 
+std::string EnumText(const Json& value) { return value.is_string() ? value.get<std::string>() : JsonText(value); }
+
 std::string FormatSeconds(double seconds) {
+  constexpr double kMinute = 60;
+  constexpr double kHour = 60 * kMinute;
+  constexpr double kDay = 24 * kHour;
+  if (seconds == 0) return "0 s";
   if (seconds < 1e-3) return absl::StrFormat("%.1f us", seconds * 1e6);
   if (seconds < 1) return absl::StrFormat("%.2f ms", seconds * 1e3);
-  return absl::StrFormat("%.2f s", seconds);
+  if (seconds < 2 * kMinute) return absl::StrFormat("%.2f s", seconds);
+  if (seconds < 2 * kHour) return absl::StrFormat("%.1f min", seconds / kMinute);
+  if (seconds < 2 * kDay) return absl::StrFormat("%.1f h", seconds / kHour);
+  if (seconds < 1000 * kDay) return absl::StrFormat("%.1f d", seconds / kDay);
+  return "> 1000 d";
 }
 
 }  // namespace towline::ctl

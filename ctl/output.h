@@ -46,7 +46,10 @@ class Table {
   std::vector<std::vector<std::string>> rows_;  // header first
 };
 
-// "1.234567 s" in a readable unit: us, ms or s.
+// The name of an enum in the JSON form; one of a newer server is a number.
+std::string EnumText(const Json& value);
+
+// In a readable unit, from "1.5 us" to "12.0 d"; "> 1000 d" beyond that.
 std::string FormatSeconds(double seconds);
 
 }  // namespace towline::ctl

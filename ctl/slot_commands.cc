@@ -170,7 +170,7 @@ int RunExplain(Context& context, const SlotOptions& options, bool has_lsn) {
     return kExitOk;
   }
   const v1::PullStarted& plan = response->plan();
-  const std::string decision = json["plan"].is_object() ? JsonText(json["plan"]["decision"]) : "-";
+  const std::string decision = EnumText(json["plan"].is_object() ? json["plan"]["decision"] : Json("-"));
   context.out() << "decision       " << decision << " (" << plan.reason() << ")\n"
                 << "because        " << plan.message() << "\n";
   if (!plan.next_action().empty()) context.out() << "next           " << plan.next_action() << "\n";

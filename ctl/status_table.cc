@@ -16,9 +16,6 @@ namespace {
 
 std::string OrDash(const std::string& text) { return text.empty() ? "-" : text; }
 
-// An enum of a newer server is a number.
-std::string EnumText(const Json& value) { return value.is_string() ? value.get<std::string>() : JsonText(value); }
-
 void PrintNode(std::ostream& out, const v1::GetStatusResponse& status) {
   out << "node      " << OrDash(status.node_id()) << "  " << status.role() << "  " << status.state();
   if (!status.state_reason().empty()) out << " (" << status.state_reason() << ")";

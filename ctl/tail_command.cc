@@ -85,9 +85,9 @@ class Tail {
       const Json json = ProtoToJson(started);
       ErrorInfo info;
       info.reason = started.reason();
-      info.message = absl::StrCat("decision ", JsonText(json["decision"]), ": ", started.message());
+      info.message = absl::StrCat("decision ", EnumText(json["decision"]), ": ", started.message());
       info.next_action = started.next_action();
-      info.metadata["decision"] = json["decision"].is_string() ? json["decision"].get<std::string>() : "unknown";
+      info.metadata["decision"] = EnumText(json["decision"]);
       info.metadata["first_retained_lsn"] = absl::StrCat(started.first_retained_lsn());
       info.metadata["durable_lsn"] = absl::StrCat(started.durable_lsn());
       return MakeError(absl::StatusCode::kFailedPrecondition, std::move(info));

@@ -46,6 +46,17 @@ TEST(Table, AlignsColumns) {
   EXPECT_EQ(out.str(), " NAME   N\n a      5\n long  10\n");
 }
 
+TEST(FormatSeconds, ChoosesAReadableUnit) {
+  EXPECT_EQ(FormatSeconds(0), "0 s");
+  EXPECT_EQ(FormatSeconds(1.5e-6), "1.5 us");
+  EXPECT_EQ(FormatSeconds(0.0125), "12.50 ms");
+  EXPECT_EQ(FormatSeconds(90), "90.00 s");
+  EXPECT_EQ(FormatSeconds(600), "10.0 min");
+  EXPECT_EQ(FormatSeconds(36000), "10.0 h");
+  EXPECT_EQ(FormatSeconds(864000), "10.0 d");
+  EXPECT_EQ(FormatSeconds(1e18), "> 1000 d");
+}
+
 TEST(PrefixEnd, IsTheFirstKeyBehindThePrefix) {
   EXPECT_EQ(PrefixEnd("a"), "b");
   EXPECT_EQ(PrefixEnd("a\xff"), "b");
