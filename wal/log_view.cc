@@ -120,8 +120,9 @@ Lsn LogView::FirstToKeep(Lsn first_needed, uint64_t keep_bytes) const {
   return segments_.back().first_lsn();
 }
 
-std::vector<SegmentSpan> LogView::RemoveBelow(Lsn first_lsn) {
+std::vector<SegmentSpan> LogView::RemoveBelow(Lsn first_lsn, const Pins& pins) {
   MutexLock lock(&mutex_);
+  first_lsn = pins.Lowest(first_lsn);
   std::vector<SegmentSpan> removed;
   while (segments_.size() > 1 && segments_.front().end.lsn < first_lsn) {
     removed.push_back(std::move(segments_.front()));

@@ -17,6 +17,7 @@
 #include "common/types.h"
 #include "wal/frame.h"
 #include "wal/index.h"
+#include "wal/pins.h"
 #include "wal/segment.h"
 
 namespace towline::wal {
@@ -69,8 +70,9 @@ class LogView {
   // `keep_bytes` before the end of the log.
   Lsn FirstToKeep(Lsn first_needed, uint64_t keep_bytes) const TOWLINE_EXCLUDES(mutex_);
 
-  // Takes the oldest segments out as long as they end below `first_lsn`.
-  std::vector<SegmentSpan> RemoveBelow(Lsn first_lsn) TOWLINE_EXCLUDES(mutex_);
+  // Takes the oldest segments out as long as they end below `first_lsn` and all pins. Whoever pins a position and then
+  // still finds it here keeps it.
+  std::vector<SegmentSpan> RemoveBelow(Lsn first_lsn, const Pins& pins) TOWLINE_EXCLUDES(mutex_);
 
   std::vector<SegmentSpan> Segments() const TOWLINE_EXCLUDES(mutex_);
 

@@ -22,6 +22,13 @@ absl::StatusOr<std::shared_ptr<File>> OpenForReading(const SegmentSpan& span) {
 }  // namespace
 
 absl::StatusOr<Place> Seeker::Locate(Lsn lsn) {
+  absl::StatusOr<Place> place = LocateOnce(lsn);
+  // A segment may go while it is looked into.
+  if (!place.ok() && lsn < view_.first_lsn()) return view_.Find(lsn).status();
+  return place;
+}
+
+absl::StatusOr<Place> Seeker::LocateOnce(Lsn lsn) {
   TOWLINE_ASSIGN_OR_RETURN(SegmentSpan span, view_.Find(lsn));
   if (lsn == span.first_lsn()) return Place{span, kFramesStart, span.segment->header().before};
   if (lsn == span.end.lsn + 1) return Place{span, span.end_offset, span.end};
@@ -56,7 +63,15 @@ absl::StatusOr<Place> Seeker::ScanToLsn(const SegmentSpan& span, const IndexEntr
 }
 
 absl::StatusOr<Lsn> Seeker::SeekTime(int64_t time_us) {
-  SegmentSpan span = view_.FindTime(time_us);
+  while (true) {
+    const SegmentSpan span = view_.FindTime(time_us);
+    absl::StatusOr<Lsn> lsn = SeekTimeIn(span, time_us);
+    // A segment may go while it is looked into.
+    if (lsn.ok() || span.first_lsn() >= view_.first_lsn()) return lsn;
+  }
+}
+
+absl::StatusOr<Lsn> Seeker::SeekTimeIn(SegmentSpan span, int64_t time_us) {
   if (span.end.lsn < span.first_lsn() || span.segment->header().before.commit_time_us >= time_us) {
     return span.first_lsn();
   }

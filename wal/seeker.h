@@ -37,6 +37,8 @@ class Seeker {
   uint64_t BytesBehind(Lsn lsn);
 
  private:
+  absl::StatusOr<Place> LocateOnce(Lsn lsn);
+  absl::StatusOr<Lsn> SeekTimeIn(SegmentSpan span, int64_t time_us);
   // Reads from `entry` on until the next record is `lsn`.
   absl::StatusOr<Place> ScanToLsn(const SegmentSpan& span, const IndexEntry& entry, Lsn lsn);
   // Reads from `entry` on until the next record is as new as `time_us`.

@@ -1,7 +1,6 @@
 #include "wal/spool.h"
 
 #include <algorithm>
-#include <map>
 #include <utility>
 
 #include "absl/strings/str_cat.h"
@@ -13,6 +12,7 @@
 #include "wal/listeners.h"
 #include "wal/log_cursor.h"
 #include "wal/log_view.h"
+#include "wal/pins.h"
 #include "wal/recovery.h"
 #include "wal/seeker.h"
 #include "wal/segment_writer.h"
@@ -22,36 +22,6 @@ namespace towline::wal {
 namespace {
 
 LogEnd EndOf(const Position& base) { return {base.lsn, base.term, base.chain, 0}; }
-
-// The positions from which records have to stay.
-// Threads: all methods from any thread.
-class Pins {
- public:
-  uint64_t Add(Lsn first_needed) TOWLINE_EXCLUDES(mutex_) {
-    MutexLock lock(&mutex_);
-    pins_[++last_id_] = first_needed;
-    return last_id_;
-  }
-  void Move(uint64_t id, Lsn first_needed) TOWLINE_EXCLUDES(mutex_) {
-    MutexLock lock(&mutex_);
-    pins_[id] = first_needed;
-  }
-  void Remove(uint64_t id) TOWLINE_EXCLUDES(mutex_) {
-    MutexLock lock(&mutex_);
-    pins_.erase(id);
-  }
-  // The lowest of `lsn` and all pins.
-  Lsn Lowest(Lsn lsn) const TOWLINE_EXCLUDES(mutex_) {
-    MutexLock lock(&mutex_);
-    for (const auto& [id, pinned] : pins_) lsn = std::min(lsn, pinned);
-    return lsn;
-  }
-
- private:
-  mutable Mutex mutex_;
-  std::map<uint64_t, Lsn> pins_ TOWLINE_GUARDED_BY(mutex_);
-  uint64_t last_id_ TOWLINE_GUARDED_BY(mutex_) = 0;
-};
 
 // Shares ownership of the list: a pin may outlive its spool.
 class SpoolPin : public Pin {
@@ -179,7 +149,7 @@ absl::StatusOr<Lsn> DiskSpool::Prune(Lsn first_needed, uint64_t keep_bytes,
   if (first <= view_.first_lsn()) return view_.first_lsn();
   TOWLINE_RETURN_IF_ERROR(save_first_retained(first));
   // A pin that came meanwhile keeps its records for as long as this process lives.
-  TOWLINE_RETURN_IF_ERROR(RemoveFiles(view_.RemoveBelow(pins_->Lowest(first))));
+  TOWLINE_RETURN_IF_ERROR(RemoveFiles(view_.RemoveBelow(first, *pins_)));
   return view_.first_lsn();
 }
 
