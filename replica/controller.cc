@@ -127,7 +127,7 @@ StageResult Controller::Connect() {
   }
   start_ = MakePullStart(host_.control().Get(), live.get(), options_);
   pull_ = upstream_.OpenPull();
-  SetInterrupt([stream = pull_.get()] { stream->Wake(); });
+  SetInterrupt([stream = pull_.get()] { stream->Cancel(); });
   v1::PullRequest request;
   *request.mutable_start() = start_;
   if (!pull_->Write(request)) return StageResult::Reconnect(pull_->Finish());

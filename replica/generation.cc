@@ -170,8 +170,10 @@ absl::Status Generation::AppendAndApply(std::shared_ptr<wal::FrameGroup> group, 
   }
   TOWLINE_RETURN_IF_ERROR(spool_->Append(group));
 
+  // The append may have moved the bytes.
   ApplyBatch batch;
   batch.records = collector.Take(group->after.chain);
+  for (size_t i = 0; i < batch.records.size(); ++i) batch.records[i].payload = group->payload(i);
   batch.bytes = group->bytes.size();
   batch.done = std::move(done);
   batch.keep_alive = std::move(group);
