@@ -48,7 +48,8 @@ class RocksDbBulkLoader : public StoreBulkLoader {
   std::unique_ptr<rocksdb::SstFileWriter> writer_;  // null between files
   std::string path_;
   uint64_t files_ = 0;
-  uint64_t pending_bytes_ = 0;  // in the open file
+  uint64_t plain_files_left_ = 0;  // files to write without trying to compress
+  uint64_t pending_bytes_ = 0;     // in the open file
   std::string last_key_;
   bool started_ = false;
 

@@ -1,6 +1,6 @@
 // How fast records are applied to the RocksDB store, a snapshot is encoded, and one is installed.
 //
-//   towline_store_bench DIRECTORY [--seconds S] [--keys N] [--value-bytes N] [--snapshot-keys N]
+//   towline_store_bench DIRECTORY [--seconds S] [--keys N] [--value-bytes N] [--snapshot-keys N] [--write-buffer-mib N]
 //
 // One thread applies single-put records with random keys in batches, for S seconds per batch size. Directory must be
 // on the disk that is to be measured; what is written there is removed again.
@@ -20,6 +20,8 @@
 
 #include "common/check.h"
 #include "store/rocksdb/rocksdb_store.h"
+#include "store/snapshot_codec.h"
+#include "store/state_format.h"
 #include "store/state_store.h"
 #include "towline/v1/change.pb.h"
 
@@ -31,6 +33,7 @@ struct Args {
   double seconds = 5;
   uint64_t keys = 100'000;
   size_t value_bytes = 256;
+  uint64_t snapshot_keys = 1'000'000;
   RocksDbOptions engine;
 };
 
@@ -124,6 +127,64 @@ void RunApply(const Args& args, const std::vector<std::string>& payloads, size_t
   std::filesystem::remove_all(directory);
 }
 
+// Encodes a store of args.snapshot_keys keys into chunks, and installs them into another store.
+void RunSnapshot(const Args& args) {
+  const std::string from = args.directory + "/source";
+  const std::string to = args.directory + "/target";
+  std::filesystem::remove_all(from);
+  std::filesystem::remove_all(to);
+  const std::unique_ptr<StoreFactory> factory = NewRocksDbStoreFactory(args.engine);
+  {
+    auto loader = factory->NewBulkLoader(from);
+    TOWLINE_CHECK(loader.ok());
+    Random random(1);
+    std::string value;
+    for (uint64_t i = 0; i < args.snapshot_keys; ++i) {
+      value.clear();
+      AppendEnvelope(i + 1, 0, Bytes(random, args.value_bytes), &value);
+      TOWLINE_CHECK((*loader)->Add(UserKey(absl::StrFormat("key:%012d", i)), value).ok());
+    }
+    const Position position{1, 42, args.snapshot_keys, 7};
+    TOWLINE_CHECK((*loader)->AddUnordered(kPositionKey, EncodePosition(position)).ok());
+    TOWLINE_CHECK((*loader)->Finish().ok());
+  }
+  auto state = StateStore::Open(*factory->Open(from));
+  TOWLINE_CHECK(state.ok());
+  std::vector<EncodedChunk> chunks;
+  SnapshotMeta meta;
+  meta.cluster_id = "0123456789abcdef01234567";
+  double start = 0;
+  double cpu_start = 0;
+  const auto snapshot = *(*state)->Snapshot();
+  const auto encode = [&](SnapshotEncoder& encoder, bool keep) {
+    start = Now();
+    cpu_start = ThreadSeconds();
+    for (;;) {
+      auto chunk = encoder.Next();
+      TOWLINE_CHECK(chunk.ok());
+      if (!chunk->has_value()) return;
+      if (keep) chunks.push_back(**std::move(chunk));
+    }
+  };
+  {
+    SnapshotEncoder encoder(snapshot, meta);
+    encode(encoder, /*keep=*/true);
+  }
+  SnapshotEncoder encoder(snapshot, meta);
+  encode(encoder, /*keep=*/false);
+  const double megabytes = static_cast<double>(encoder.bytes()) / 1e6;
+  std::printf("encode %llu keys, %.0f MB: %.0f MB/s, %.0f per thread-second\n",
+              static_cast<unsigned long long>(encoder.keys()), megabytes, megabytes / (Now() - start),
+              megabytes / (ThreadSeconds() - cpu_start));
+  start = Now();
+  cpu_start = ThreadSeconds();
+  SnapshotInstaller installer(*factory->NewBulkLoader(to));
+  for (const EncodedChunk& chunk : chunks) TOWLINE_CHECK(installer.AddChunk(chunk).ok());
+  TOWLINE_CHECK(installer.Finish(encoder.keys(), encoder.digest().sum.Hex()).ok());
+  std::printf("install: %.0f MB/s, %.0f per thread-second\n", megabytes / (Now() - start),
+              megabytes / (ThreadSeconds() - cpu_start));
+}
+
 }  // namespace
 }  // namespace towline
 
@@ -138,6 +199,8 @@ int main(int argc, char** argv) {
       args.keys = std::strtoull(argv[++i], nullptr, 10);
     } else if (arg == "--value-bytes" && i + 1 < argc) {
       args.value_bytes = std::strtoull(argv[++i], nullptr, 10);
+    } else if (arg == "--snapshot-keys" && i + 1 < argc) {
+      args.snapshot_keys = std::strtoull(argv[++i], nullptr, 10);
     } else if (arg == "--write-buffer-mib" && i + 1 < argc) {
       args.engine.write_buffer_bytes = std::strtoull(argv[++i], nullptr, 10) << 20;
     } else {
@@ -145,9 +208,9 @@ int main(int argc, char** argv) {
     }
   }
   if (args.directory.empty()) {
-    std::fprintf(
-        stderr,
-        "usage: towline_store_bench DIRECTORY [--seconds S] [--keys N] [--value-bytes N] [--write-buffer-mib N]\n");
+    std::fprintf(stderr,
+                 "usage: towline_store_bench DIRECTORY [--seconds S] [--keys N] [--value-bytes N] [--snapshot-keys N]"
+                 " [--write-buffer-mib N]\n");
     return 2;
   }
   std::filesystem::create_directories(args.directory);
@@ -155,5 +218,6 @@ int main(int argc, char** argv) {
   for (const size_t batch : {64, 256, 1024, 4096}) towline::RunApply(args, payloads, batch, "plain");
   const std::vector<std::string> with_ids = towline::MakePayloads(args, 300'000, true);
   towline::RunApply(args, with_ids, 1024, "with request ids");
+  towline::RunSnapshot(args);
   return 0;
 }
