@@ -1,0 +1,22 @@
+// Snapshots of a log's state, as a source would send them.
+
+#ifndef TOWLINE_TESTS_REPLICA_SNAPSHOT_MAKER_H_
+#define TOWLINE_TESTS_REPLICA_SNAPSHOT_MAKER_H_
+
+#include <vector>
+
+#include "store/state_store.h"
+#include "tests/replica/log_maker.h"
+#include "towline/v1/replication_service.pb.h"
+
+namespace towline::test {
+
+// Header, chunks of about `chunk_bytes` and end of a snapshot of `log` at `lsn`.
+std::vector<v1::FetchSnapshotResponse> MakeSnapshot(const LogMaker& log, Lsn lsn, size_t chunk_bytes = 256);
+
+// Digest of the state of `log` at `lsn`.
+StateDigest DigestOf(const LogMaker& log, Lsn lsn);
+
+}  // namespace towline::test
+
+#endif  // TOWLINE_TESTS_REPLICA_SNAPSHOT_MAKER_H_
