@@ -8,6 +8,7 @@
 #include <string>
 
 #include "absl/strings/string_view.h"
+
 #include "common/types.h"
 #include "slots/slot_table.h"
 #include "store/applier.h"
@@ -24,9 +25,9 @@ struct NodeView {
   bool is_primary = false;
   bool starting = false;  // or halted: refuse with retry
   bool exact = true;
-  Term term = 0;          // current term
-  History history;        // of the live log, up to its durable end
-  Position base;          // the live log begins behind it
+  Term term = 0;    // current term
+  History history;  // of the live log, up to its durable end
+  Position base;    // the live log begins behind it
   MemberList members;
   std::string primary_address;  // empty = not known
   uint64_t data_generation = 0;

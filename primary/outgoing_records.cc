@@ -4,6 +4,7 @@
 #include <utility>
 
 #include "absl/strings/str_cat.h"
+
 #include "common/error.h"
 #include "towline/v1/change.pb.h"
 #include "towline/v1/replication_service.pb.h"

@@ -7,6 +7,7 @@
 #include <cstdint>
 
 #include "absl/status/status.h"
+
 #include "common/types.h"
 #include "wal/spool.h"
 

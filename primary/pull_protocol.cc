@@ -5,6 +5,7 @@
 #include <utility>
 
 #include "absl/strings/str_cat.h"
+
 #include "common/error.h"
 #include "common/names.h"
 
@@ -48,11 +49,16 @@ absl::Status DecodeHistory(const v1::PullStart& start, History* history) {
 
 v1::ResumeDecision EncodeDecision(Decision decision) {
   switch (decision) {
-    case Decision::kPartial: return v1::RESUME_DECISION_PARTIAL;
-    case Decision::kFull: return v1::RESUME_DECISION_FULL;
-    case Decision::kRewind: return v1::RESUME_DECISION_REWIND;
-    case Decision::kRefuse: return v1::RESUME_DECISION_REFUSE;
-    case Decision::kRetryAfter: return v1::RESUME_DECISION_RETRY_AFTER;
+    case Decision::kPartial:
+      return v1::RESUME_DECISION_PARTIAL;
+    case Decision::kFull:
+      return v1::RESUME_DECISION_FULL;
+    case Decision::kRewind:
+      return v1::RESUME_DECISION_REWIND;
+    case Decision::kRefuse:
+      return v1::RESUME_DECISION_REFUSE;
+    case Decision::kRetryAfter:
+      return v1::RESUME_DECISION_RETRY_AFTER;
   }
   return v1::RESUME_DECISION_REFUSE;
 }

@@ -7,6 +7,7 @@
 
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
+
 #include "common/types.h"
 #include "primary/node_view.h"
 #include "primary/resync_planner.h"

@@ -4,6 +4,7 @@
 #include <utility>
 
 #include "absl/strings/str_cat.h"
+
 #include "common/error.h"
 #include "primary/pull_protocol.h"
 
@@ -25,10 +26,14 @@ absl::Status PullSessionImpl::OnRequest(const v1::PullRequest& request) {
     last_request_micros_ = core_.clock.MonotonicMicros();
   }
   switch (request.kind_case()) {
-    case v1::PullRequest::kStart: return Refused(OnStart(request.start()));
-    case v1::PullRequest::kAck: return Refused(OnAck(request.ack()));
-    case v1::PullRequest::kCredit: return Refused(OnCredit(request.credit()));
-    case v1::PullRequest::KIND_NOT_SET: break;
+    case v1::PullRequest::kStart:
+      return Refused(OnStart(request.start()));
+    case v1::PullRequest::kAck:
+      return Refused(OnAck(request.ack()));
+    case v1::PullRequest::kCredit:
+      return Refused(OnCredit(request.credit()));
+    case v1::PullRequest::KIND_NOT_SET:
+      break;
   }
   return Refused(MakeError(absl::StatusCode::kInvalidArgument, "invalid_request", "the request holds nothing"));
 }
@@ -83,8 +88,8 @@ absl::Status PullSessionImpl::CheckAck(const v1::PullAck& ack) {
   const NodeView node = core_.host.View();
   term_ = std::max(term_, node.term);
   if (!node.is_primary || ack.term() <= term_) return absl::OkStatus();
-  const std::string message = absl::StrCat(request_->slot, " has seen term ", ack.term(), ", this primary is in term ",
-                                           node.term);
+  const std::string message =
+      absl::StrCat(request_->slot, " has seen term ", ack.term(), ", this primary is in term ", node.term);
   const bool member = std::any_of(node.members.members.begin(), node.members.members.end(), [this](const auto& each) {
     return each.node_id == request_->slot && each.incarnation == request_->incarnation;
   });
@@ -239,7 +244,8 @@ void PullSessionImpl::OnTick(const TickView& view) {
   const int64_t silent = view.now_micros - last_request_micros_;
   if (silent > core_.options.session_timeout_micros) {
     EndLocked(MakeError(absl::StatusCode::kDeadlineExceeded, "session_timeout",
-                        absl::StrCat("no request for ", silent / 1000, " ms"), "connect again, and acknowledge heartbeats"));
+                        absl::StrCat("no request for ", silent / 1000, " ms"),
+                        "connect again, and acknowledge heartbeats"));
     WakeLocked();
     return;
   }

@@ -11,6 +11,7 @@
 #include <string>
 
 #include "absl/status/status.h"
+
 #include "common/mutex.h"
 #include "primary/outgoing_records.h"
 #include "primary/replication_source.h"
@@ -82,7 +83,7 @@ class PullSessionImpl final : public PullSession, public ServedSession {
   uint64_t listener_ = 0;
   std::optional<OutgoingRecords> outgoing_;
   uint64_t granted_bytes_ = 0;
-  uint64_t heartbeat_sent_ = 0;       // sequence
+  uint64_t heartbeat_sent_ = 0;  // sequence
   Decision counts_as_ = Decision::kPartial;
   std::string counts_reason_;
   bool counted_ = false;
@@ -98,8 +99,8 @@ class PullSessionImpl final : public PullSession, public ServedSession {
   slots::SlotKind kind_ TOWLINE_GUARDED_BY(mutex_) = slots::SlotKind::kReplica;
   std::unique_ptr<wal::Pin> pin_ TOWLINE_GUARDED_BY(mutex_);
   wal::Spool* spool_ TOWLINE_GUARDED_BY(mutex_) = nullptr;  // of live_
-  Lsn start_lsn_ TOWLINE_GUARDED_BY(mutex_) = 0;    // position that was asked for
-  Lsn target_lsn_ TOWLINE_GUARDED_BY(mutex_) = 0;   // durable LSN at the start
+  Lsn start_lsn_ TOWLINE_GUARDED_BY(mutex_) = 0;            // position that was asked for
+  Lsn target_lsn_ TOWLINE_GUARDED_BY(mutex_) = 0;           // durable LSN at the start
   bool caught_up_ TOWLINE_GUARDED_BY(mutex_) = false;
   bool bootstrapping_ TOWLINE_GUARDED_BY(mutex_) = false;
   Lsn sent_lsn_ TOWLINE_GUARDED_BY(mutex_) = 0;

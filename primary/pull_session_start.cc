@@ -4,6 +4,7 @@
 #include <utility>
 
 #include "absl/strings/str_cat.h"
+
 #include "common/error.h"
 #include "primary/pull_protocol.h"
 #include "primary/pull_session.h"

@@ -88,13 +88,11 @@ std::vector<SlotStatus> ReplicationSourceImpl::Slots() const {
   return list;
 }
 
-SlotStatus ReplicationSourceImpl::StatusOf(const slots::Slot& slot, LogAndState* live,
-                                           double bytes_per_second) const {
+SlotStatus ReplicationSourceImpl::StatusOf(const slots::Slot& slot, LogAndState* live, double bytes_per_second) const {
   SlotStatus status;
   status.slot = slot;
   const bool lost = slot.state == slots::SlotState::kInvalidated || live == nullptr ||
-                    slot.data_generation != live->number() ||
-                    slot.confirmed_lsn + 1 < live->spool().stats().first_lsn;
+                    slot.data_generation != live->number() || slot.confirmed_lsn + 1 < live->spool().stats().first_lsn;
   if (lost) {
     status.health = "lost";
     return status;

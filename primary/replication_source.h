@@ -15,6 +15,7 @@
 
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
+
 #include "common/clock.h"
 #include "common/logger.h"
 #include "common/rng.h"
@@ -69,7 +70,7 @@ class SnapshotSession {
 
 struct SourceOptions {
   PlannerOptions planner;
-  size_t batch_bytes_max = 1 << 20;         // of records in one message
+  size_t batch_bytes_max = 1 << 20;  // of records in one message
   int64_t heartbeat_micros = 250'000;
   int64_t stall_timeout_micros = 10'000'000;
   int64_t session_timeout_micros = 15'000'000;  // no request for so long: the session ends

@@ -3,6 +3,7 @@
 #include <algorithm>
 
 #include "absl/strings/str_cat.h"
+
 #include "common/history.h"
 
 namespace towline {
@@ -18,10 +19,10 @@ struct Facts {
   const NodeView& node;
   const LogFacts& log;
   const PlannerOptions& options;
-  Lsn lsn = 0;       // the position that was asked for
-  Lsn common = 0;    // last LSN up to which both logs are the same
-  Term term = 0;     // last log term of the asking side
-  Term our_term = 0; // our last log term
+  Lsn lsn = 0;        // the position that was asked for
+  Lsn common = 0;     // last LSN up to which both logs are the same
+  Term term = 0;      // last log term of the asking side
+  Term our_term = 0;  // our last log term
 };
 
 bool IsConsumer(const Facts& f) { return f.request.kind == slots::SlotKind::kConsumer; }
@@ -156,8 +157,8 @@ Plan Inexact(const Facts& f) {
 
 Plan Ahead(const Facts& f) {
   if (!f.node.is_primary) return UpstreamBehind(f);
-  std::string numbers = absl::StrCat("the owner holds LSN ", f.lsn, ", this primary only LSN ", f.log.durable_lsn,
-                                     " of the same term");
+  std::string numbers =
+      absl::StrCat("the owner holds LSN ", f.lsn, ", this primary only LSN ", f.log.durable_lsn, " of the same term");
   if (IsConsumer(f)) return Refuse(f, "ahead", std::move(numbers), "start again from an LSN of this log");
   Plan plan = Refuse(f, "replica_ahead", std::move(numbers), "recover the primary: it has lost durable records");
   plan.recovery_required = true;
@@ -176,8 +177,8 @@ Plan FromNothing(const Facts& f) {
   }
   if (f.log.bytes_from_first > f.options.replay_max_bytes) {
     return FullOrRefuse(f, "new_replica",
-                        absl::StrCat("the owner is empty, the log has ", f.log.bytes_from_first,
-                                     " bytes, and at most ", f.options.replay_max_bytes, " are replayed"));
+                        absl::StrCat("the owner is empty, the log has ", f.log.bytes_from_first, " bytes, and at most ",
+                                     f.options.replay_max_bytes, " are replayed"));
   }
   return Partial(f, "new_replica",
                  absl::StrCat("the owner is empty, the log is whole and has ", f.log.bytes_from_first,
@@ -192,8 +193,9 @@ bool CanRewind(const Facts& f) {
 }
 
 Plan Diverged(const Facts& f) {
-  std::string numbers = absl::StrCat("the owner is at LSN ", f.lsn, " of term ", f.term, ", the logs are the same up to LSN ",
-                                     f.common, ", this log holds LSN ", f.log.first_lsn, " to ", f.log.durable_lsn);
+  std::string numbers =
+      absl::StrCat("the owner is at LSN ", f.lsn, " of term ", f.term, ", the logs are the same up to LSN ", f.common,
+                   ", this log holds LSN ", f.log.first_lsn, " to ", f.log.durable_lsn);
   if (!CanRewind(f)) return FullOrRefuse(f, "diverged", std::move(numbers));
   return Make(f, Decision::kRewind, "diverged", std::move(numbers), "go back to the common point");
 }
@@ -216,73 +218,86 @@ Plan Resume(const Facts& f) {
                               f.log.durable_lsn));
 }
 
+Plan OtherVersion(const Facts& f) {
+  return Refuse(f, "protocol_version",
+                absl::StrCat("the owner speaks version ", f.request.protocol_version, ", this node version ",
+                             kPullProtocolVersion),
+                "run the same version on both ends");
+}
+
+Plan Self(const Facts& f) {
+  return Refuse(f, "self", absl::StrCat("the owner is ", f.node.node_id, " itself"),
+                "give every node its own node id and another node as upstream");
+}
+
+Plan Starting(const Facts& f) { return RetryAfter(f, "starting", absl::StrCat(f.node.node_id, " is not serving yet")); }
+
+Plan NotExact(const Facts& f) {
+  return RetryAfter(f, "not_exact", absl::StrCat("the state of ", f.node.node_id, " is not exact yet"));
+}
+
+bool IsOfOtherCluster(const Facts& f) {
+  return !f.request.cluster_id.empty() && f.request.cluster_id != f.node.cluster_id;
+}
+
+Plan OtherCluster(const Facts& f) {
+  return Refuse(
+      f, "cluster_mismatch",
+      absl::StrCat("the owner belongs to cluster ", f.request.cluster_id, ", this node to ", f.node.cluster_id),
+      "connect to a node of the same cluster, or start with an empty data directory");
+}
+
+Plan Malformed(const Facts& f) {
+  return Refuse(f, "malformed",
+                absl::StrCat("cluster '", f.request.cluster_id, "', a history of ", f.request.history.size(),
+                             " terms that ends in term ", f.term, ", LSN ", f.request.lsn, " and promised term ",
+                             f.request.promised_term, " do not go together"),
+                "send the cluster_id and the history that the position belongs to");
+}
+
+Plan SlotNotFound(const Facts& f) {
+  return Refuse(f, "slot_not_found", absl::StrCat("there is no slot ", f.request.slot), "create the slot first");
+}
+
+Plan SlotOfOtherKind(const Facts& f) {
+  return Refuse(f, "slot_kind", absl::StrCat("slot ", f.request.slot, " is of the other kind"),
+                "use another slot name");
+}
+
+Plan DivergedSameTerm(const Facts& f) {
+  return Refuse(
+      f, "diverged_same_term",
+      absl::StrCat("LSN ", f.lsn, " of term ", f.term, " has chain ", absl::Hex(*f.request.chain, absl::kZeroPad16),
+                   " there and ", absl::Hex(*f.log.chain_at_request, absl::kZeroPad16), " here"),
+      "one of the two logs is damaged: an operator decides which node to empty");
+}
+
 // --- The table ---
 
 struct Row {
-  const char* number;
+  const char* name;  // as in docs/ARCHITECTURE.md
   bool (*matches)(const Facts&);
   Plan (*result)(const Facts&);
 };
 
 // First match wins.
 constexpr Row kRows[] = {
-    {"0", [](const Facts& f) { return f.request.protocol_version != kPullProtocolVersion; },
-     [](const Facts& f) {
-       return Refuse(f, "protocol_version",
-                     absl::StrCat("the owner speaks version ", f.request.protocol_version, ", this node version ",
-                                  kPullProtocolVersion),
-                     "run the same version on both ends");
-     }},
-    {"0", IsSelf,
-     [](const Facts& f) {
-       return Refuse(f, "self", absl::StrCat("the owner is ", f.node.node_id, " itself"),
-                     "give every node its own node id and another node as upstream");
-     }},
-    {"0", [](const Facts& f) { return f.node.starting; },
-     [](const Facts& f) { return RetryAfter(f, "starting", absl::StrCat(f.node.node_id, " is not serving yet")); }},
-    {"0", [](const Facts& f) { return !f.node.exact; },
-     [](const Facts& f) {
-       return RetryAfter(f, "not_exact", absl::StrCat("the state of ", f.node.node_id, " is not exact yet"));
-     }},
-    {"1", [](const Facts& f) { return !f.request.cluster_id.empty() && f.request.cluster_id != f.node.cluster_id; },
-     [](const Facts& f) {
-       return Refuse(f, "cluster_mismatch",
-                     absl::StrCat("the owner belongs to cluster ", f.request.cluster_id, ", this node to ",
-                                  f.node.cluster_id),
-                     "connect to a node of the same cluster, or start with an empty data directory");
-     }},
-    {"1", IsMalformed,
-     [](const Facts& f) {
-       return Refuse(f, "malformed",
-                     absl::StrCat("cluster '", f.request.cluster_id, "', history '", FormatHistory(f.request.history),
-                                  "', LSN ", f.request.lsn, " and promised term ", f.request.promised_term,
-                                  " do not go together"),
-                     "send the cluster_id and the history that the position belongs to");
-     }},
+    {"0", [](const Facts& f) { return f.request.protocol_version != kPullProtocolVersion; }, OtherVersion},
+    {"0", IsSelf, Self},
+    {"0", [](const Facts& f) { return f.node.starting; }, Starting},
+    {"0", [](const Facts& f) { return !f.node.exact; }, NotExact},
+    {"1", IsOfOtherCluster, OtherCluster},
+    {"1", IsMalformed, Malformed},
     {"2", [](const Facts& f) { return std::max(f.term, f.request.promised_term) > f.node.term; }, HigherTerm},
     {"3", [](const Facts& f) { return f.term > f.our_term; }, HigherLogTerm},
-    {"4", [](const Facts& f) { return !f.slot.has_value() && !f.options.auto_create_slots; },
-     [](const Facts& f) {
-       return Refuse(f, "slot_not_found", absl::StrCat("there is no slot ", f.request.slot), "create the slot first");
-     }},
-    {"4", [](const Facts& f) { return f.slot.has_value() && f.slot->kind != f.request.kind; },
-     [](const Facts& f) {
-       return Refuse(f, "slot_kind", absl::StrCat("slot ", f.request.slot, " is of the other kind"),
-                     "use another slot name");
-     }},
+    {"4", [](const Facts& f) { return !f.slot.has_value() && !f.options.auto_create_slots; }, SlotNotFound},
+    {"4", [](const Facts& f) { return f.slot.has_value() && f.slot->kind != f.request.kind; }, SlotOfOtherKind},
     {"5", IsExactOnlyAheadOfUs, Ahead},
     {"5a", IsInexact, Inexact},
     {"6", [](const Facts& f) { return f.lsn == 0; }, FromNothing},
     {"7", [](const Facts& f) { return f.lsn > f.log.durable_lsn && f.common == f.log.durable_lsn; }, Ahead},
     {"8", [](const Facts& f) { return f.common < f.lsn; }, Diverged},
-    {"9", ChainDiffers,
-     [](const Facts& f) {
-       return Refuse(f, "diverged_same_term",
-                     absl::StrCat("LSN ", f.lsn, " of term ", f.term, " has chain ",
-                                  absl::Hex(*f.request.chain, absl::kZeroPad16), " there and ",
-                                  absl::Hex(*f.log.chain_at_request, absl::kZeroPad16), " here"),
-                     "one of the two logs is damaged: an operator decides which node to empty");
-     }},
+    {"9", ChainDiffers, DivergedSameTerm},
     {"10", [](const Facts& f) { return f.lsn + 1 < f.log.first_lsn; }, Removed},
     {"11", [](const Facts&) { return true; }, Resume},
 };
@@ -312,7 +327,7 @@ Plan PlanResume(const ResumeRequest& request, const std::optional<slots::Slot>& 
   const Row* row = std::begin(kRows);
   while (!row->matches(facts)) ++row;  // the last one matches always
   Plan plan = row->result(facts);
-  plan.row = row->number;
+  plan.row = row->name;
   plan.numbers = Numbers(facts);
   if (facts.common < facts.lsn) plan.common_lsn = facts.common;
   return plan;
@@ -320,11 +335,16 @@ Plan PlanResume(const ResumeRequest& request, const std::optional<slots::Slot>& 
 
 absl::string_view DecisionName(Decision decision) {
   switch (decision) {
-    case Decision::kPartial: return "partial";
-    case Decision::kFull: return "full";
-    case Decision::kRewind: return "rewind";
-    case Decision::kRefuse: return "refuse";
-    case Decision::kRetryAfter: return "retry_after";
+    case Decision::kPartial:
+      return "partial";
+    case Decision::kFull:
+      return "full";
+    case Decision::kRewind:
+      return "rewind";
+    case Decision::kRefuse:
+      return "refuse";
+    case Decision::kRetryAfter:
+      return "retry_after";
   }
   return "refuse";
 }

@@ -27,19 +27,19 @@ struct ResumeRequest {
   uint64_t process_instance = 0;
   std::string advertised_address;
   ClusterId cluster_id;
-  History history;               // up to lsn
+  History history;  // up to lsn
   Lsn lsn = 0;
-  std::optional<uint64_t> chain; // after lsn, if known
-  Lsn first_retained_lsn = 0;    // of its own log; 0 = none
-  Lsn oldest_rewind_lsn = 0;     // 0 = none
+  std::optional<uint64_t> chain;  // after lsn, if known
+  Lsn first_retained_lsn = 0;     // of its own log; 0 = none
+  Lsn oldest_rewind_lsn = 0;      // 0 = none
   std::optional<Position> exact_from;
   Term promised_term = 0;
-  bool from_slot = false;        // consumer: go on behind the slot's confirmed LSN
+  bool from_slot = false;  // consumer: go on behind the slot's confirmed LSN
 };
 
 // The answering side.
 struct LogFacts {
-  Lsn first_lsn = 0;       // first retained; durable_lsn + 1 if the log is empty
+  Lsn first_lsn = 0;  // first retained; durable_lsn + 1 if the log is empty
   Lsn durable_lsn = 0;
   uint64_t bytes_from_first = 0;             // bytes of the whole retained log
   std::optional<uint64_t> chain_at_request;  // our chain after request.lsn, if we hold that record
@@ -53,16 +53,16 @@ struct PlannerOptions {
 
 struct Plan {
   Decision decision = Decision::kRefuse;
-  std::string row;     // "0", "1", ... as in the table
-  std::string reason;  // resumed, revived, new_replica, wal_removed, diverged, ...
-  std::string message; // the compared numbers
+  std::string row;      // "0", "1", ... as in the table
+  std::string reason;   // resumed, revived, new_replica, wal_removed, diverged, ...
+  std::string message;  // the compared numbers
   std::string next_action;
   std::map<std::string, std::string> numbers;
   bool create_slot = false;
-  Lsn from_lsn = 0;     // first LSN to send, if kPartial
-  Lsn common_lsn = 0;   // F, if the histories differ
-  uint32_t retry_after_ms = 0;  // for kRetryAfter and kRefuse
-  bool step_down = false;       // row 2: a member shows a higher term
+  Lsn from_lsn = 0;                // first LSN to send, if kPartial
+  Lsn common_lsn = 0;              // F, if the histories differ
+  uint32_t retry_after_ms = 0;     // for kRetryAfter and kRefuse
+  bool step_down = false;          // row 2: a member shows a higher term
   bool recovery_required = false;  // row 7: we lost durable data
 };
 

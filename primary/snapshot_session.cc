@@ -3,6 +3,7 @@
 #include <utility>
 
 #include "absl/strings/str_cat.h"
+
 #include "common/error.h"
 #include "common/history.h"
 #include "primary/pull_protocol.h"
@@ -25,8 +26,8 @@ absl::StatusOr<slots::Session> HoldForSnapshot(SourceCore& core, const ResumeReq
   const Lsn applied = resumption.live->state().applied().lsn;
   TOWLINE_ASSIGN_OR_RETURN(slots::Session session, core.TakeSlot(request, resumption, applied));
   const absl::StatusOr<slots::Slot> slot =
-      core.slots.NewGeneration(request.slot, resumption.node.data_generation, applied,
-                               slots::SlotState::kBootstrapping, resumption.plan.reason, /*keep_session=*/true);
+      core.slots.NewGeneration(request.slot, resumption.node.data_generation, applied, slots::SlotState::kBootstrapping,
+                               resumption.plan.reason, /*keep_session=*/true);
   if (!slot.ok()) {
     core.slots.EndSession(session.id);
     return slot.status();
@@ -55,16 +56,13 @@ absl::StatusOr<std::unique_ptr<SnapshotSession>> SnapshotSessionImpl::Open(Sourc
     core.ReleaseSnapshot();
     return session.status();
   }
-  return std::unique_ptr<SnapshotSession>(new SnapshotSessionImpl(
-      core, std::move(resumption), *std::move(session), core.clock.MonotonicMicros()));
+  return std::unique_ptr<SnapshotSession>(
+      new SnapshotSessionImpl(core, std::move(resumption), *std::move(session), core.clock.MonotonicMicros()));
 }
 
 SnapshotSessionImpl::SnapshotSessionImpl(SourceCore& core, Resumption resumption, slots::Session session,
                                          int64_t started_micros)
-    : core_(core),
-      resumption_(std::move(resumption)),
-      session_(std::move(session)),
-      started_micros_(started_micros) {
+    : core_(core), resumption_(std::move(resumption)), session_(std::move(session)), started_micros_(started_micros) {
   key_ = core_.Register(this);
 }
 

@@ -10,6 +10,7 @@
 
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
+
 #include "common/mutex.h"
 #include "primary/replication_source.h"
 #include "primary/source_core.h"

@@ -4,6 +4,7 @@
 
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_join.h"
+
 #include "common/error.h"
 
 namespace towline {
@@ -80,8 +81,7 @@ void SourceCore::EndSuperseded(uint64_t slot_session) {
 absl::StatusOr<slots::Session> SourceCore::TakeSlot(const ResumeRequest& request, const Resumption& resumption,
                                                     Lsn lsn) {
   if (!resumption.slot.has_value()) {
-    TOWLINE_RETURN_IF_ERROR(
-        slots.Create(request.slot, request.kind, resumption.node.data_generation, lsn).status());
+    TOWLINE_RETURN_IF_ERROR(slots.Create(request.slot, request.kind, resumption.node.data_generation, lsn).status());
   }
   uint64_t superseded = 0;
   absl::StatusOr<slots::Session> session =
@@ -144,11 +144,20 @@ void SourceCore::CountLocked(slots::SlotKind kind, Decision decision, const std:
   }
   ++counters_.by_reason[key];
   switch (decision) {
-    case Decision::kPartial: ++counters_.partial_total; return;
-    case Decision::kFull: ++counters_.full_total; return;
-    case Decision::kRewind: ++counters_.rewind_total; return;
-    case Decision::kRefuse: ++counters_.refused_total; return;
-    case Decision::kRetryAfter: return;  // neither a resync nor a refusal
+    case Decision::kPartial:
+      ++counters_.partial_total;
+      return;
+    case Decision::kFull:
+      ++counters_.full_total;
+      return;
+    case Decision::kRewind:
+      ++counters_.rewind_total;
+      return;
+    case Decision::kRefuse:
+      ++counters_.refused_total;
+      return;
+    case Decision::kRetryAfter:
+      return;  // neither a resync nor a refusal
   }
 }
 

@@ -12,6 +12,7 @@
 
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
+
 #include "common/clock.h"
 #include "common/logger.h"
 #include "common/mutex.h"
@@ -69,8 +70,8 @@ struct Resumption {
   Plan plan;
 };
 
-// Lock order: resume_mutex, sessions_mutex_, a session's own mutex, mutex_. The locks of the slot table and the spool are
-// below all of them.
+// Lock order: resume_mutex, sessions_mutex_, a session's own mutex, mutex_. The locks of the slot table and the spool
+// are below all of them.
 class SourceCore {
  public:
   SourceCore(SourceHost& source_host, slots::SlotTable& slot_table, Clock& source_clock, Logger& source_logger,

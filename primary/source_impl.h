@@ -12,6 +12,7 @@
 
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
+
 #include "common/mutex.h"
 #include "primary/replication_source.h"
 #include "primary/source_core.h"
@@ -20,12 +21,10 @@ namespace towline {
 
 class ReplicationSourceImpl final : public ReplicationSource {
  public:
-  ReplicationSourceImpl(SourceHost& host, slots::SlotTable& slots, Clock& clock, Logger& logger,
-                        SourceOptions options);
+  ReplicationSourceImpl(SourceHost& host, slots::SlotTable& slots, Clock& clock, Logger& logger, SourceOptions options);
 
   std::unique_ptr<PullSession> NewPullSession(std::function<void()> wake) override;
-  absl::StatusOr<std::unique_ptr<SnapshotSession>> NewSnapshotSession(
-      const v1::FetchSnapshotRequest& request) override;
+  absl::StatusOr<std::unique_ptr<SnapshotSession>> NewSnapshotSession(const v1::FetchSnapshotRequest& request) override;
   absl::StatusOr<v1::PullStarted> Explain(const v1::PullStart& start, uint64_t* bytes_to_ship) override;
   absl::Status Tick() override;
   void ForwardHeartbeat(const HeartbeatInfo& heartbeat) override;

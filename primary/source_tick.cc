@@ -96,10 +96,9 @@ absl::Status ReplicationSourceImpl::Prune(LogAndState& live) {
   Lsn floor = std::min(slots_floor, persisted + 1);
   if (Failpoint("source_prune_without_slots")) floor = persisted + 1;
   const wal::SpoolStats before = spool.stats();
-  TOWLINE_ASSIGN_OR_RETURN(
-      const Lsn first, spool.Prune(floor, core_.options.wal_keep_bytes, [this, &live](Lsn lsn) {
-        return core_.slots.SaveFirstRetained(live.number(), lsn);
-      }));
+  TOWLINE_ASSIGN_OR_RETURN(const Lsn first, spool.Prune(floor, core_.options.wal_keep_bytes, [this, &live](Lsn lsn) {
+    return core_.slots.SaveFirstRetained(live.number(), lsn);
+  }));
   if (first <= before.first_lsn) return absl::OkStatus();
   const wal::SpoolStats after = spool.stats();
   core_.logger.Log(LogLevel::kInfo, "wal_pruned",
@@ -119,8 +118,8 @@ void ReplicationSourceImpl::MeasureRate(const LogAndState& live, const wal::Spoo
   const bool comparable = rate_micros_ != 0 && rate_generation_ == live.number() && now > rate_micros_ &&
                           stats.appended_bytes >= rate_bytes_;
   if (comparable) {
-    const double rate = static_cast<double>(stats.appended_bytes - rate_bytes_) * 1e6 /
-                        static_cast<double>(now - rate_micros_);
+    const double rate =
+        static_cast<double>(stats.appended_bytes - rate_bytes_) * 1e6 / static_cast<double>(now - rate_micros_);
     bytes_per_second_ += kRateWeight * (rate - bytes_per_second_);
     if (bytes_per_second_ < 1) bytes_per_second_ = 0;  // no writes, so no forecast
   }

@@ -3,6 +3,7 @@
 #include <utility>
 
 #include "absl/strings/str_cat.h"
+
 #include "common/bytes.h"
 #include "common/check.h"
 #include "common/error.h"
@@ -114,10 +115,10 @@ std::string EncodeSlots(const SlotImage& image) {
 
 absl::StatusOr<SlotImage> DecodeSlots(uint32_t version, absl::string_view payload) {
   if (version != kSlotsVersion) {
-    return MakeError(absl::StatusCode::kFailedPrecondition, "slots_version",
-                     absl::StrCat("the slot table has format version ", version, ", this program reads version ",
-                                  kSlotsVersion),
-                     "start the program that wrote this data directory");
+    return MakeError(
+        absl::StatusCode::kFailedPrecondition, "slots_version",
+        absl::StrCat("the slot table has format version ", version, ", this program reads version ", kSlotsVersion),
+        "start the program that wrote this data directory");
   }
   SlotImage image;
   ByteReader reader(payload);

@@ -10,6 +10,7 @@
 
 #include "absl/status/statusor.h"
 #include "absl/strings/string_view.h"
+
 #include "common/two_copy_file.h"
 #include "common/types.h"
 #include "slots/slot_table.h"

@@ -74,7 +74,8 @@ absl::StatusOr<std::vector<Slot>> SlotTable::EnforceLimits(const LogView& log, u
 std::string SlotTable::OverLimit(const Slot& slot, int64_t idle_micros, bool in_use, const LogView& log) const {
   if (slot.confirmed_lsn + 1 < log.first_lsn) return "wal_removed";
   if (log.bytes_behind(slot.confirmed_lsn) > limits_.max_retained_bytes) return "retained_bytes";
-  const int64_t idle_max = slot.kind == SlotKind::kConsumer ? limits_.consumer_idle_micros : limits_.replica_idle_micros;
+  const int64_t idle_max =
+      slot.kind == SlotKind::kConsumer ? limits_.consumer_idle_micros : limits_.replica_idle_micros;
   // The owner of a copy is connected somewhere else.
   if (idle_max > 0 && !in_use && slot.origin.empty() && idle_micros > idle_max) return "idle_timeout";
   return "";

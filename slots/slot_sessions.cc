@@ -4,6 +4,7 @@
 #include <utility>
 
 #include "absl/strings/str_cat.h"
+
 #include "common/error.h"
 #include "common/failpoint.h"
 #include "slots/slot_live.h"
@@ -20,8 +21,10 @@ absl::StatusOr<Session> SlotTable::BeginSession(const std::string& name, const S
   if (live == nullptr) return SlotNotFound(name);
   if (live->session_id != 0) {
     if (live->owner.process_instance != owner.process_instance) {
-      ErrorInfo info{"slot_in_use", absl::StrCat("slot ", name, " has a session of another process"),
-                     "wait until that session ends, or use another slot", {}};
+      ErrorInfo info{"slot_in_use",
+                     absl::StrCat("slot ", name, " has a session of another process"),
+                     "wait until that session ends, or use another slot",
+                     {}};
       info.metadata["slot"] = name;
       return MakeError(absl::StatusCode::kFailedPrecondition, std::move(info));
     }
@@ -67,9 +70,9 @@ absl::Status SlotTable::Advance(const Ack& ack, Lsn sent_lsn) {
   }
   const Lsn highest = std::max({ack.received_lsn, ack.flushed_lsn, ack.applied_lsn});
   if (highest > sent_lsn) {
-    return MakeError(absl::StatusCode::kOutOfRange, "ack_ahead",
-                     absl::StrCat("slot ", slot.name, " acknowledges LSN ", highest, ", but only ", sent_lsn,
-                                  " was sent"));
+    return MakeError(
+        absl::StatusCode::kOutOfRange, "ack_ahead",
+        absl::StrCat("slot ", slot.name, " acknowledges LSN ", highest, ", but only ", sent_lsn, " was sent"));
   }
   if (highest > ack.received_lsn) {
     return MakeError(absl::StatusCode::kInvalidArgument, "ack_order",

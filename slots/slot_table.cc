@@ -4,6 +4,7 @@
 #include <utility>
 
 #include "absl/strings/str_cat.h"
+
 #include "common/error.h"
 #include "common/names.h"
 #include "slots/slot_format.h"
@@ -145,9 +146,9 @@ absl::StatusOr<Slot> SlotTable::Drop(const std::string& name, bool force) {
     slot = live->slot;
   }
   TOWLINE_RETURN_IF_ERROR(Commit([&name](SlotImage& image) {
-    image.slots.erase(std::remove_if(image.slots.begin(), image.slots.end(),
-                                     [&name](const Slot& each) { return each.name == name; }),
-                      image.slots.end());
+    image.slots.erase(
+        std::remove_if(image.slots.begin(), image.slots.end(), [&name](const Slot& each) { return each.name == name; }),
+        image.slots.end());
   }));
   logger_.Log(LogLevel::kInfo, "slot_dropped",
               {{"slot", name}, {"force", force}, {"confirmed_lsn", slot.confirmed_lsn}});
@@ -155,8 +156,7 @@ absl::StatusOr<Slot> SlotTable::Drop(const std::string& name, bool force) {
 }
 
 absl::StatusOr<Slot> SlotTable::NewGeneration(const std::string& name, uint64_t data_generation, Lsn confirmed_lsn,
-                                              SlotState state, const std::string& bootstrap_reason,
-                                              bool keep_session) {
+                                              SlotState state, const std::string& bootstrap_reason, bool keep_session) {
   if (bootstrap_reason.size() > kSlotTextSizeMax || state == SlotState::kInvalidated) {
     return MakeError(absl::StatusCode::kInvalidArgument, "invalid_slot_state",
                      absl::StrCat("slot ", name, " cannot start a generation with this state and reason"));
@@ -205,9 +205,8 @@ absl::Status SlotTable::RaiseConfirmed(const std::string& name, uint64_t generat
     }
     if (live->slot.confirmed_lsn >= confirmed_lsn) return absl::OkStatus();
   }
-  return CommitSlot(name, [confirmed_lsn](Slot& slot) {
-    slot.confirmed_lsn = std::max(slot.confirmed_lsn, confirmed_lsn);
-  });
+  return CommitSlot(name,
+                    [confirmed_lsn](Slot& slot) { slot.confirmed_lsn = std::max(slot.confirmed_lsn, confirmed_lsn); });
 }
 
 absl::Status SlotTable::Revive(const std::string& name) {

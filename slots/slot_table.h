@@ -21,6 +21,7 @@
 
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
+
 #include "common/clock.h"
 #include "common/file_system.h"
 #include "common/logger.h"
@@ -42,10 +43,10 @@ enum class SlotState : uint8_t { kActive = 1, kInactive = 2, kBootstrapping = 3,
 // Causes are fixed names: wal_removed, retained_bytes, idle_timeout, disk_pressure, diverged, dropped.
 struct Invalidation {
   std::string cause;
-  Lsn at_lsn = 0;          // durable LSN at that moment
-  uint64_t at_time_ms = 0; // Unix
-  Lsn needed_lsn = 0;      // first LSN that the slot needed
-  Lsn oldest_lsn = 0;      // first retained LSN
+  Lsn at_lsn = 0;           // durable LSN at that moment
+  uint64_t at_time_ms = 0;  // Unix
+  Lsn needed_lsn = 0;       // first LSN that the slot needed
+  Lsn oldest_lsn = 0;       // first retained LSN
 
   friend bool operator==(const Invalidation&, const Invalidation&) = default;
 };
@@ -54,18 +55,18 @@ struct Slot {
   std::string name;
   SlotKind kind = SlotKind::kReplica;
   SlotState state = SlotState::kInactive;
-  uint64_t generation = 0;        // of the slot; random, never 0
-  uint64_t data_generation = 0;   // generation of this node's log that the LSNs speak of
-  Lsn confirmed_lsn = 0;          // saved and live values differ until the next save
-  Lsn received_lsn = 0;           // of the connection; never saved
+  uint64_t generation = 0;       // of the slot; random, never 0
+  uint64_t data_generation = 0;  // generation of this node's log that the LSNs speak of
+  Lsn confirmed_lsn = 0;         // saved and live values differ until the next save
+  Lsn received_lsn = 0;          // of the connection; never saved
   Lsn flushed_lsn = 0;
-  Lsn applied_lsn = 0;            // of the connection; never saved
-  uint64_t owner_incarnation = 0; // of the replica that last used it; 0 = none yet
-  std::string bootstrap_reason;   // of the running full resync or rewind; empty otherwise
+  Lsn applied_lsn = 0;                       // of the connection; never saved
+  uint64_t owner_incarnation = 0;            // of the replica that last used it; 0 = none yet
+  std::string bootstrap_reason;              // of the running full resync or rewind; empty otherwise
   std::optional<Invalidation> invalidation;  // present iff state is kInvalidated
   uint64_t created_time_ms = 0;
   uint64_t last_active_time_ms = 0;
-  std::string origin;             // node id of the primary that a copy came from; empty = served here
+  std::string origin;  // node id of the primary that a copy came from; empty = served here
 
   friend bool operator==(const Slot&, const Slot&) = default;
 };
@@ -119,7 +120,7 @@ class SlotTable {
   bool unknown() const;
   absl::Status AcceptLoss();
 
-  std::vector<Slot> List() const;                     // ordered by name
+  std::vector<Slot> List() const;  // ordered by name
   std::optional<Slot> Get(const std::string& name) const;
 
   // Creates a slot; saved before return. ALREADY_EXISTS, reason slot_exists; INVALID_ARGUMENT, reason invalid_name;
@@ -133,7 +134,7 @@ class SlotTable {
   // Starts a session. FAILED_PRECONDITION, reason slot_in_use, while another process holds one. `superseded` gets the
   // id of the session that the same process held, or 0. State becomes kActive (kBootstrapping stays).
   absl::StatusOr<Session> BeginSession(const std::string& name, const SessionOwner& owner, uint64_t* superseded);
-  void EndSession(uint64_t session_id);  // unknown ids are ignored
+  void EndSession(uint64_t session_id);        // unknown ids are ignored
   bool HasSession(uint64_t session_id) const;  // false once it was ended, superseded, or its slot dropped
 
   // Starts a new generation at `confirmed_lsn` in `state`; saved before return. The present session, if any, goes on

@@ -97,7 +97,8 @@ Verdict Model(const World& w) {
     if (*w.exact_from > durable) return Behind(w, w.consumer ? "ahead" : "replica_ahead");
   }
   if (lsn == 0) {
-    if (w.consumer) return w.first_lsn == 1 ? Verdict{Decision::kPartial, "new_consumer"} : Verdict{full, "wal_removed"};
+    if (w.consumer)
+      return w.first_lsn == 1 ? Verdict{Decision::kPartial, "new_consumer"} : Verdict{full, "wal_removed"};
     const bool small = (durable - w.first_lsn + 1) * kBytesPerRecord <= kReplayMax;
     return {w.first_lsn == 1 && small ? Decision::kPartial : full, "new_replica"};
   }
@@ -169,8 +170,8 @@ class PlannerModelTest : public ::testing::Test {
       return;
     }
     FAIL() << "planner: row " << plan.row << " " << DecisionName(plan.decision) << "/" << plan.reason
-           << ", model: " << DecisionName(expected.decision) << "/" << expected.reason << "\nours "
-           << w.ours.size() << " from " << w.first_lsn << ", theirs " << w.theirs.size() << ": " << plan.message;
+           << ", model: " << DecisionName(expected.decision) << "/" << expected.reason << "\nours " << w.ours.size()
+           << " from " << w.first_lsn << ", theirs " << w.theirs.size() << ": " << plan.message;
   }
 
   // All worlds that differ in what has nothing to do with the logs.

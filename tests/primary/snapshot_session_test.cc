@@ -65,8 +65,8 @@ class SnapshotSessionTest : public SourceTest {
     EXPECT_THAT(loader, IsOk());
     SnapshotInstaller installer(*std::move(loader));
     for (const v1::SnapshotChunk& chunk : received.chunks) {
-      EncodedChunk encoded{chunk.sequence(), chunk.first_key(), chunk.last_key(), chunk.keys(), chunk.crc32c(),
-                           chunk.data()};
+      EncodedChunk encoded{chunk.sequence(), chunk.first_key(), chunk.last_key(),
+                           chunk.keys(),     chunk.crc32c(),    chunk.data()};
       EXPECT_THAT(installer.AddChunk(encoded), IsOk());
     }
     EXPECT_THAT(installer.Finish(received.end->keys(), received.end->digest()), IsOk());
@@ -185,7 +185,8 @@ TEST_F(SnapshotSessionTest, TheLogBehindTheSnapshotStaysUntilTheOwnerConfirms) {
 }
 
 TEST_F(SnapshotSessionTest, WithoutADecisionForFullThePlanHasChanged) {
-  absl::StatusOr<std::unique_ptr<SnapshotSession>> session = source_->NewSnapshotSession(Request(ReplicaStart("r1", 5)));
+  absl::StatusOr<std::unique_ptr<SnapshotSession>> session =
+      source_->NewSnapshotSession(Request(ReplicaStart("r1", 5)));
   EXPECT_THAT(session, ReasonIs("plan_changed"));
   EXPECT_THAT(session, StatusIs(absl::StatusCode::kFailedPrecondition));
   EXPECT_EQ(GetErrorInfo(session.status()).metadata.at("decision"), "partial");
@@ -236,7 +237,7 @@ TEST_F(SnapshotSessionTest, AFailedSnapshotLeavesTheOldPositionToDecide) {
   ASSERT_EQ(TakeOne(*session, &received), NextResult::kMessage);
   session.reset();
   EXPECT_EQ(Ask(ReplicaStart("r1", 0)).reason(), "new_replica");  // again, from nothing
-  auto owner = Attach(ReplicaStart("r1", 20));  // as if its old data had come back
+  auto owner = Attach(ReplicaStart("r1", 20));                    // as if its old data had come back
   EXPECT_EQ(owner->started.from_lsn(), 21u);
   owner->Receive();
   ASSERT_THAT(owner->AckAll(31), IsOk());

@@ -3,6 +3,7 @@
 #include <algorithm>
 
 #include "absl/strings/str_cat.h"
+
 #include "common/checksum.h"
 #include "common/error.h"
 #include "common/history.h"
@@ -53,7 +54,9 @@ NextResult Owner::ReceiveOne() {
 
 void Owner::Take(const v1::PullResponse& response) {
   switch (response.kind_case()) {
-    case v1::PullResponse::kStarted: started = response.started(); return;
+    case v1::PullResponse::kStarted:
+      started = response.started();
+      return;
     case v1::PullResponse::kFrames: {
       v1::FrameBatch batch = response.frames();
       EXPECT_EQ(batch.first_lsn(), last_lsn + 1);
@@ -71,9 +74,15 @@ void Owner::Take(const v1::PullResponse& response) {
         records.push_back(record);
       }
       return;
-    case v1::PullResponse::kHeartbeat: heartbeats.push_back(response.heartbeat()); return;
-    case v1::PullResponse::kEnded: ends.push_back(response.ended()); return;
-    case v1::PullResponse::KIND_NOT_SET: ADD_FAILURE() << "empty message"; return;
+    case v1::PullResponse::kHeartbeat:
+      heartbeats.push_back(response.heartbeat());
+      return;
+    case v1::PullResponse::kEnded:
+      ends.push_back(response.ended());
+      return;
+    case v1::PullResponse::KIND_NOT_SET:
+      ADD_FAILURE() << "empty message";
+      return;
   }
 }
 
@@ -134,14 +143,15 @@ void SourceTest::OpenNode(uint64_t number) {
   inputs.generation = number;
   inputs.first_retained = slots_->first_retained(number);
   wal::RecoveryReport report;
-  absl::StatusOr<std::unique_ptr<wal::Spool>> spool =
-      wal::OpenSpool({fs_, clock_, rng_, executor_, logger_}, directory, "/quarantine", spool_options_, inputs, &report);
+  absl::StatusOr<std::unique_ptr<wal::Spool>> spool = wal::OpenSpool({fs_, clock_, rng_, executor_, logger_}, directory,
+                                                                     "/quarantine", spool_options_, inputs, &report);
   ASSERT_THAT(spool, IsOk());
   absl::StatusOr<std::unique_ptr<Store>> store = stores_.Open(absl::StrCat("/db-", number));
   ASSERT_THAT(store, IsOk());
   absl::StatusOr<std::unique_ptr<StateStore>> state = StateStore::Open(*std::move(store));
   ASSERT_THAT(state, IsOk());
-  host_.live = std::make_shared<FakeGeneration>(number, *std::move(spool), *std::move(state), executor_, clock_, logger_);
+  host_.live =
+      std::make_shared<FakeGeneration>(number, *std::move(spool), *std::move(state), executor_, clock_, logger_);
 
   host_.view.node_id = "p1";
   host_.view.incarnation = 0xbeef;

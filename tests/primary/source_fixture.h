@@ -12,6 +12,7 @@
 #include <vector>
 
 #include "absl/status/status.h"
+
 #include "gmock/gmock.h"
 #include "gtest/gtest.h"
 #include "primary/replication_source.h"
@@ -93,10 +94,10 @@ class Owner {
   int wakes = 0;
   bool ended = false;
   v1::PullStarted started;
-  std::string frames;                      // shipped parts received, fragments joined
-  Lsn last_lsn = 0;                        // of the records received
-  std::vector<v1::FrameBatch> batches;     // without `frames`
-  std::vector<size_t> batch_sizes;         // of `frames`
+  std::string frames;                   // shipped parts received, fragments joined
+  Lsn last_lsn = 0;                     // of the records received
+  std::vector<v1::FrameBatch> batches;  // without `frames`
+  std::vector<size_t> batch_sizes;      // of `frames`
   std::vector<v1::Record> records;
   std::vector<v1::Heartbeat> heartbeats;
   std::vector<v1::ErrorDetail> ends;

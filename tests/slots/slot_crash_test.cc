@@ -87,8 +87,8 @@ class SlotCrashTest : public ::testing::Test {
     saved_ = SavedOf(*table_);
     crash_states_ += found.size();
     for (const Saved& each : found) {
-      EXPECT_TRUE(each == before || each == saved_) << each.slots.size() << " slots, first retained "
-                                                    << each.first_retained;
+      EXPECT_TRUE(each == before || each == saved_)
+          << each.slots.size() << " slots, first retained " << each.first_retained;
     }
     EXPECT_EQ(table_->Floor(kData), FloorOf(saved_));
     ForEachCrashState(fs_, 4, [&](SimFileSystem& crashed) { EXPECT_EQ(SavedOf(*Open(crashed)), saved_); });
@@ -151,7 +151,8 @@ class SlotDamageTest : public SlotCrashTest {
     newer_ = SavedOf(*table_);
     table_.reset();
     fs_.Reopen();
-    newest_copy_ = fs_.Contents("slots.a").substr(16, 8) > fs_.Contents("slots.b").substr(16, 8) ? "slots.a" : "slots.b";
+    newest_copy_ =
+        fs_.Contents("slots.a").substr(16, 8) > fs_.Contents("slots.b").substr(16, 8) ? "slots.a" : "slots.b";
     older_copy_ = newest_copy_ == "slots.a" ? "slots.b" : "slots.a";
     used_bytes_ = kTwoCopyHeaderSize + EncodeSlots({false, {}, newer_.slots}).size();
   }
