@@ -30,13 +30,13 @@ def demo(client):
 
 
 def follow(client, slot, after_lsn, limit):
-    follower = client.follow(slot, after_lsn)
-    print(f"{follower.started.reason}: from LSN {follower.started.from_lsn}", flush=True)
-    for count, record in enumerate(follower, 1):
-        print(f"{record.lsn} {describe(record.change)}", flush=True)
-        follower.ack(record.lsn)
-        if count == limit:
-            break
+    with client.follow(slot, after_lsn) as follower:
+        print(f"{follower.started.reason}: from LSN {follower.started.from_lsn}", flush=True)
+        for count, record in enumerate(follower, 1):
+            print(f"{record.lsn} {describe(record.change)}", flush=True)
+            follower.ack(record.lsn)
+            if count == limit:
+                break
 
 
 def describe(change):

@@ -130,10 +130,10 @@ class Client:
 class Follower:
     """Decoded records of the log in LSN order, held for us by a slot.
 
-        follower = client.follow("my-index")
-        for record in follower:
-            work_on(record.change)
-            follower.ack(record.lsn)   # the log up to here may go
+        with client.follow("my-index") as follower:
+            for record in follower:
+                work_on(record.change)
+                follower.ack(record.lsn)   # the log up to here may go
 
     The server keeps the log for the slot from the last acked LSN on, so a follower that comes back later misses nothing.
     Ends with TowlineError when the server ends the session, and with grpc.RpcError when the connection breaks; in both
@@ -148,6 +148,7 @@ class Follower:
         self._heartbeat = 0
         self._heartbeats = []  # (sequence, durable LSN) that our confirmed LSN does not cover yet
         self._heartbeat_covered = 0
+        self._closed = False
         start = replication_pb2.PullStart(
             protocol_version=PROTOCOL_VERSION, slot=slot, kind=slot_service_pb2.SLOT_KIND_CONSUMER,
             format=replication_pb2.RECORD_FORMAT_RECORDS, process_instance=random.getrandbits(63) | 1,
@@ -184,10 +185,14 @@ class Follower:
                     ended = response.ended
                     raise TowlineError(ended.reason, ended.message, ended.next_action, ended.metadata)
         except grpc.RpcError as error:
-            if error.code() != grpc.StatusCode.CANCELLED:
+            if not self._closed:
                 raise_towline_error(error)
-        finally:
-            self.close()
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *_):
+        self.close()
 
     def ack(self, lsn):
         """We no longer need the records up to `lsn`."""
@@ -196,6 +201,9 @@ class Follower:
 
     def close(self):
         """Ends the session in order: the server reads our last ack before it closes its side."""
+        if self._closed:
+            return
+        self._closed = True
         self._requests.put(None)
         guard = threading.Timer(2.0, self._call.cancel)
         guard.start()
