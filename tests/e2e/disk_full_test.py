@@ -1,0 +1,116 @@
+#!/usr/bin/python3
+"""A full disk: writes are refused, everything else goes on, and writes resume when space returns. Needs root."""
+
+import os
+import subprocess
+
+import grpc
+import harness
+import towline_client
+from harness import NodeTest, wait_until
+from workload import fill
+
+OPTIONS = {"wal.segment_bytes": "1MiB", "wal.keep_bytes": "1MiB", "wal.spare_segments": "1", "store.flush_bytes": "2MiB"}
+
+
+class DiskFullTest(NodeTest):
+    def mount(self, kind):
+        """A file system of 48 MiB; skips the test where that is not allowed."""
+        if os.geteuid() != 0:
+            self.skipTest("needs root to mount a small file system")
+        mount_point = self.directory / f"small-{kind}"
+        mount_point.mkdir()
+        if kind == "tmpfs":
+            command = ["mount", "-t", "tmpfs", "-o", "size=48m", "tmpfs", mount_point]
+        else:
+            image = self.directory / "image"
+            with open(image, "wb") as file:
+                file.truncate(48 << 20)
+            made = subprocess.run(["mkfs.ext4", "-q", "-m", "0", image], capture_output=True, text=True)
+            self.assertEqual(made.returncode, 0, made.stderr)
+            command = ["mount", "-o", "loop", image, mount_point]
+        mounted = subprocess.run(command, capture_output=True, text=True)
+        if mounted.returncode != 0:
+            self.skipTest(f"cannot mount {kind} here: {mounted.stderr.strip()}")
+        self.addCleanup(self.unmount, mount_point)
+        return mount_point
+
+    def unmount(self, mount_point):
+        for node in self.nodes:
+            node.end()
+        subprocess.run(["umount", mount_point], check=True)
+
+    def fill_disk(self, directory):
+        """Takes all space that is left; returns the file to remove."""
+        filler = directory / "filler"
+        with open(filler, "wb", buffering=0) as file:
+            size = 1 << 20
+            while size >= 512:
+                try:
+                    file.write(b"x" * size)
+                except OSError:
+                    size //= 2
+        return filler
+
+    def write_until_refused(self, node):
+        """Keys that were acknowledged before the disk was full."""
+        written = []
+        for index in range(20_000):
+            key = b"full/%06d" % index
+            try:
+                node.client.write(towline_client.put(key, b"v" * 4000))
+                written.append(key)
+            except grpc.RpcError as error:
+                self.fail(f"not a refusal: {error}")
+            except towline_client.TowlineError as error:
+                self.assertEqual(error.__cause__.code(), grpc.StatusCode.RESOURCE_EXHAUSTED, error)
+                self.assertEqual(error.reason, "disk_full", error)
+                return written
+        self.fail("the disk does not get full")
+
+    def check(self, kind):
+        directory = self.mount(kind)
+        # A directory of its own on the small file system, beside the file that fills it.
+        p1 = self.primary(data_dir=directory / "data", options=OPTIONS).start()
+        r1 = self.replica("r1", p1).start()
+        fill(p1, 1000)
+        self.assert_same_data(p1, r1)
+        filler = self.fill_disk(directory)
+        written = self.write_until_refused(p1)
+        self.assertIn("disk_full", p1.wait(lambda status: status["state_reason"], "it says why")["state_reason"])
+        # Reads, streams and slots go on.
+        self.assertEqual(len(list(p1.client.scan(b"fill/"))), 1000)
+        self.assertEqual(p1.client.get(written[-1]), b"v" * 4000)
+        self.wait_caught_up(p1, r1)
+        p1.wait(lambda status: status["replicas"][0]["state"] == "streaming", "the replica is served")
+        p1.wait_slot("r1", lambda slot: slot["confirmed_lsn"] == p1.status()["wal"]["durable_lsn"], "slots are saved")
+        self.assertEqual(p1.http("/livez")[0], 200)
+        with self.assertRaises(towline_client.TowlineError):
+            p1.client.write(towline_client.put(b"still", b"full" * 300_000))
+        filler.unlink()
+
+        def writable():
+            try:
+                return p1.client.write(towline_client.put(b"again", b"1"))
+            except towline_client.TowlineError:
+                return None
+
+        wait_until(writable, "writes resume after space has returned")
+        p1.wait(lambda status: status["state"] == "writable" and not status["state_reason"], "healthy again")
+        fill(p1, 1000, prefix="after/")
+        self.assert_same_data(p1, r1)
+        p1.kill9()
+        p1.start()
+        self.assert_same_data(p1, r1)
+        for key in written:
+            self.assertEqual(p1.client.get(key), b"v" * 4000)
+
+    def test_tmpfs(self):
+        self.check("tmpfs")
+
+    def test_ext4(self):
+        self.check("ext4")
+
+
+if __name__ == "__main__":
+    harness.main()

@@ -1,0 +1,160 @@
+#!/usr/bin/python3
+"""What operators and their tools read: status, metrics, health, reflection."""
+
+import json
+import subprocess
+
+import grpc
+import harness
+import health_pb2
+import health_pb2_grpc
+import reflection_pb2
+import reflection_pb2_grpc
+from google.protobuf import descriptor_pb2
+from harness import NodeTest, wait_until
+from workload import fill
+
+# docs/guides/operating.md, "Status": the fields that tools may rely on.
+STATUS_FIELDS = {"cluster_id", "node_id", "role", "state", "exact", "term", "history", "members", "wal", "store",
+                 "upstream", "replicas", "slots", "resync"}
+WAL_FIELDS = {"first_lsn", "durable_lsn", "committed_lsn", "retained_bytes", "segments"}
+REPLICA_FIELDS = {"node_id", "slot", "state", "sent_lsn", "received_lsn", "flushed_lsn", "applied_lsn", "lag_records",
+                  "lag_bytes", "lag_seconds"}
+SLOT_FIELDS = {"name", "kind", "state", "health", "generation", "confirmed_lsn", "retained_bytes", "headroom_bytes",
+               "headroom_seconds", "invalidation"}
+RESYNC_FIELDS = {"partial_total", "full_total", "rewind_total", "refused_total", "by_reason"}
+SERVICES = ["towline.v1.KvService", "towline.v1.ReplicationService", "towline.v1.SlotService",
+            "towline.v1.AdminService"]
+
+
+class StatusTest(NodeTest):
+    def setUp(self):
+        self.p1, self.r1 = self.cluster(replicas=1)
+        fill(self.p1, 500)
+        self.wait_caught_up(self.p1, self.r1)
+
+    def assert_fields(self, document, fields, where):
+        self.assertEqual(fields - document.keys(), set(), f"missing in {where}")
+
+    def test_status_of_both_roles_has_every_field(self):
+        for node in (self.p1, self.r1):
+            status = node.towctl_json("status")
+            self.assert_fields(status, STATUS_FIELDS, node.node_id)
+            self.assert_fields(status["wal"], WAL_FIELDS, "wal")
+            self.assert_fields(status["store"], {"applied_lsn", "persisted_lsn"}, "store")
+            self.assert_fields(status["resync"], RESYNC_FIELDS, "resync")
+            self.assertIsInstance(status["resync"]["by_reason"], dict)
+            self.assertEqual(status["node_id"], node.node_id)
+            self.assertEqual(status["role"], node.role)
+            self.assertIs(status["exact"], True)
+            self.assertEqual(status["term"], 1)
+            self.assertEqual([(entry["term"], entry["start_lsn"]) for entry in status["history"]], [(1, 1)])
+            self.assertRegex(status["cluster_id"], "^[0-9a-f]{24}$")
+            self.assertIsInstance(status["wal"]["durable_lsn"], int)
+            self.assertEqual(status.keys(), node.status().keys(), "HTTP and towctl differ")
+
+        status = self.p1.wait(lambda status: status["replicas"] and status["replicas"][0]["lag_records"] == 0
+                              and status["replicas"][0]["lag_seconds"] == 0 and len(status["members"]) == 2, "no lag")
+        self.assertEqual(status["state"], "writable")
+        self.assertIsNone(status["upstream"])
+        self.assertEqual([member["node_id"] for member in status["members"]], ["p1", "r1"])
+        (replica,) = status["replicas"]
+        self.assert_fields(replica, REPLICA_FIELDS, "replicas[0]")
+        self.assertEqual((replica["node_id"], replica["slot"], replica["state"]), ("r1", "r1", "streaming"))
+        self.assertEqual(replica["applied_lsn"], status["wal"]["durable_lsn"])
+        (slot,) = status["slots"]
+        self.assert_fields(slot, SLOT_FIELDS, "slots[0]")
+        self.assertEqual((slot["name"], slot["kind"], slot["state"], slot["health"], slot["invalidation"]),
+                         ("r1", "replica", "active", "reserved", None))
+        self.assertEqual(status["resync"]["partial_total"], 1)
+        self.assertEqual(status["resync"]["by_reason"], {"partial/new_replica": 1})
+
+        status = self.r1.status()
+        self.assertEqual(status["upstream"]["endpoint"], self.p1.endpoint)
+        self.assertEqual(status["upstream"]["state"], "streaming")
+        self.assertEqual(status["replicas"], [])
+        self.assertEqual(status["slots"], [])
+
+    def test_tables_for_people(self):
+        for arguments in (["status"], ["topology"], ["history"], ["digest"], ["slot", "list"], ["slot", "get", "r1"],
+                          ["slot", "explain", "r1"], ["ping"]):
+            output = self.p1.towctl(*arguments).stdout
+            self.assertTrue(output.strip(), arguments)
+        self.assertEqual(self.p1.towctl_json("digest")["digest"], self.r1.towctl_json("digest")["digest"])
+        self.assertEqual(self.p1.towctl_json("topology")["primary_node_id"], "p1")
+
+    def test_lag_shows_while_a_replica_stands_still(self):
+        self.r1.pause()
+        lsn = fill(self.p1, 2000, prefix="lag/")
+        replica = self.p1.wait(lambda status: status["replicas"][0]["lag_records"] >= 2000
+                               and (status["replicas"][0]["lag_seconds"] or 0) > 0.5, "lag")["replicas"][0]
+        self.assertGreater(replica["lag_bytes"], 2000 * 500)
+        self.assertLess(replica["applied_lsn"], lsn)
+        self.r1.resume()
+        self.p1.wait(lambda status: status["replicas"][0]["lag_records"] == 0
+                     and status["replicas"][0]["lag_seconds"] == 0, "the lag goes away")
+        self.assertEqual(self.p1.status()["resync"]["full_total"], 0)
+
+
+class HttpTest(NodeTest):
+    def test_health_pages_and_metrics(self):
+        p1, r1 = self.cluster(replicas=1)
+        fill(p1, 200)
+        self.wait_caught_up(p1, r1)
+        expected = {"/livez": (200, 200), "/readyz": (200, 200), "/primary": (200, 503), "/replica": (503, 200),
+                    "/replica?lag=16MiB&lag_time=5s": (503, 200), "/status": (200, 200), "/metrics": (200, 200),
+                    "/no-such-page": (404, 404)}
+        for path, codes in expected.items():
+            for node, code in zip((p1, r1), codes):
+                self.assertEqual(node.http(path)[0], code, f"{node.node_id} {path}: {node.http(path)}")
+        for node in (p1, r1):
+            self.assertEqual(json.loads(node.http("/status")[1])["node_id"], node.node_id)
+            metrics = node.http("/metrics")[1]
+            checked = subprocess.run(["promtool", "check", "metrics"], input=metrics, text=True, capture_output=True)
+            self.assertEqual(checked.returncode, 0, checked.stdout + checked.stderr)
+            names = {line.split("{")[0].split(" ")[0] for line in metrics.splitlines() if not line.startswith("#")}
+            self.assertGreater(len(names), 10)
+            self.assertEqual([name for name in names if not name.startswith("towline_")], [])
+
+    def test_a_replica_without_upstream_is_alive_and_says_so(self):
+        p1, r1 = self.cluster(replicas=1)
+        p1.kill9()
+        r1.wait_state("disconnected", "stalled")
+        self.assertEqual(r1.http("/livez")[0], 200)
+        wait_until(lambda: r1.http("/replica?lag_time=500ms")[0] == 503, "the replica's lag in time is over the bound")
+        p1.start()
+        r1.wait_state("streaming")
+        wait_until(lambda: r1.http("/replica?lag=16MiB&lag_time=5s")[0] == 200, "the replica is fit again")
+
+
+class GrpcHealthTest(NodeTest):
+    def test_health_follows_the_role(self):
+        p1, r1 = self.cluster(replicas=1)
+        serving = health_pb2.HealthCheckResponse.SERVING
+        for node in (p1, r1):
+            with grpc.insecure_channel(node.endpoint) as channel:
+                stub = health_pb2_grpc.HealthStub(channel)
+                for service in ("", *SERVICES):
+                    request = health_pb2.HealthCheckRequest(service=service)
+                    wait_until(lambda: stub.Check(request, timeout=10).status == serving,
+                               f"{node.node_id} serves {service!r}", timeout=5)
+                with self.assertRaises(grpc.RpcError) as unknown:
+                    stub.Check(health_pb2.HealthCheckRequest(service="no.such.Service"), timeout=10)
+                self.assertEqual(unknown.exception.code(), grpc.StatusCode.NOT_FOUND)
+
+    def test_reflection_describes_the_api(self):
+        p1 = self.primary().start()
+        with grpc.insecure_channel(p1.endpoint) as channel:
+            stub = reflection_pb2_grpc.ServerReflectionStub(channel)
+            requests = [reflection_pb2.ServerReflectionRequest(list_services=""),
+                        reflection_pb2.ServerReflectionRequest(file_containing_symbol="towline.v1.KvService")]
+            listed, described = stub.ServerReflectionInfo(iter(requests), timeout=10)
+            names = {service.name for service in listed.list_services_response.service}
+            self.assertEqual({*SERVICES, "grpc.health.v1.Health"} - names, set())
+            files = [descriptor_pb2.FileDescriptorProto.FromString(data)
+                     for data in described.file_descriptor_response.file_descriptor_proto]
+            self.assertIn("towline/v1/kv_service.proto", [file.name for file in files])
+
+
+if __name__ == "__main__":
+    harness.main()
