@@ -55,6 +55,9 @@ rocksdb::Options EngineOptions(const RocksDbOptions& options, std::shared_ptr<ro
   engine.write_buffer_size = options.write_buffer_bytes / kMemtablesPerFlush;
   engine.min_write_buffer_number_to_merge = kMemtablesPerFlush;
   engine.max_write_buffer_number = kMemtablesMax;
+  // A read that finds nothing, as of a new request id, need not search each of them.
+  engine.memtable_prefix_bloom_size_ratio = 0.01;
+  engine.memtable_whole_key_filtering = true;
   engine.avoid_flush_during_shutdown = false;
 
   engine.max_background_jobs = options.background_jobs;
