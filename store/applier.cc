@@ -41,7 +41,6 @@ Applier::Applier(StateStore& store, Executor& executor, Clock& clock, Logger& lo
 Applier::~Applier() { Stop(); }
 
 void Applier::Enqueue(ApplyBatch batch) {
-  if (batch.records.empty()) return;
   {
     MutexLock lock(&mutex_);
     if (stopped_ || failed_) return;
@@ -111,14 +110,17 @@ void Applier::CollectLocked(std::vector<ApplyRecord>* records) {
   }
 }
 
-// Removes `count` applied records from the front of the queue; batches that are applied as a whole go to *done.
+// Removes `count` applied records from the front of the queue; batches that are applied as a whole, empty ones behind
+// them included, go to *done.
 void Applier::RemoveLocked(size_t count, std::vector<ApplyBatch>* done) {
-  while (count > 0) {
+  while (!queue_.empty()) {
     ApplyBatch& front = queue_.front();
-    const size_t here = std::min(count, front.records.size() - front_applied_);
-    front_applied_ += here;
-    count -= here;
-    if (front_applied_ < front.records.size()) return;
+    const size_t left = front.records.size() - front_applied_;
+    if (left > count) {
+      front_applied_ += count;
+      return;
+    }
+    count -= left;
     bytes_since_flush_ += front.bytes;
     queued_bytes_.fetch_sub(front.bytes, std::memory_order_relaxed);
     done->push_back(std::move(front));
@@ -168,6 +170,19 @@ void Applier::Fail(const absl::Status& status) {
   on_fatal_(status);
 }
 
+// Answers batches without records that nothing stands in front of. Returns whether there was one.
+bool Applier::FinishEmptyBatches() {
+  std::vector<ApplyBatch> done;
+  {
+    MutexLock lock(&mutex_);
+    RemoveLocked(0, &done);
+  }
+  for (const ApplyBatch& batch : done) {
+    if (batch.done) batch.done();
+  }
+  return !done.empty();
+}
+
 StepResult Applier::Step() {
   ServeSnapshots();
   std::function<void(Lsn)> listener;
@@ -177,7 +192,7 @@ StepResult Applier::Step() {
     CollectLocked(&records_);
     if (!records_.empty()) listener = applied_listener_;
   }
-  if (records_.empty()) return MaybeFlush();
+  if (records_.empty()) return FinishEmptyBatches() ? StepResult::Again() : MaybeFlush();
 
   const absl::Status status = store_.Apply(records_);
   if (absl::IsResourceExhausted(status)) return Retry(status);

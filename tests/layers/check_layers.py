@@ -36,7 +36,7 @@ LAYERS = {
     "store/rocksdb": Layer({"common", "store"}, core=True, messages=True),
     "primary": Layer({"common", "wal", "slots", "store"}, core=True, messages=True),
     "replica": Layer({"common", "wal", "slots", "store"}, core=True, messages=True),
-    "server": Layer(CORE_MODULES | {"store/rocksdb"}, messages=True, grpc=True),
+    "server": Layer(CORE_MODULES | {"store/rocksdb", "client"}, messages=True, grpc=True),
     "client": Layer({"common"}, messages=True, grpc=True),
     "ctl": Layer({"client", "common", "wal", "slots", "store", "store/rocksdb"}, messages=True, grpc=True),
 }
