@@ -156,9 +156,11 @@ absl::StatusOr<bool> PullSessionImpl::TakeRecords(v1::PullResponse* out) {
     if (live_->spool().end().lsn < cursor_->next_lsn()) return false;
     at_tail_ = false;
     const size_t most = static_cast<size_t>(std::min<uint64_t>(core_.options.batch_bytes_max, credit));
-    TOWLINE_ASSIGN_OR_RETURN(wal::ShippedBatch batch, cursor_->Next(most));
-    if (batch.empty()) return false;
-    outgoing_->Load(std::move(batch));
+    absl::StatusOr<wal::ShippedBatch> batch = cursor_->Next(most);
+    if (absl::IsDataLoss(batch.status())) core_.MarkDamaged(live_->number(), cursor_->next_lsn());
+    if (!batch.ok()) return batch.status();
+    if (batch->empty()) return false;
+    outgoing_->Load(*std::move(batch));
   }
   TOWLINE_RETURN_IF_ERROR(outgoing_->Fill(credit, out));
   core_.CountRecordBytes(outgoing_->sent_bytes() - sent_before);

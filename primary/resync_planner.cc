@@ -89,6 +89,18 @@ Plan Partial(const Facts& f, absl::string_view reason, std::string message) {
 
 // --- Predicates and results that are longer than a line ---
 
+// Whether every record from `lsn` on is retained and not known to be damaged.
+bool IsReadableFrom(const Facts& f, Lsn lsn) { return f.log.first_lsn <= lsn && f.log.damaged_lsn < lsn; }
+
+// Why it is not.
+const char* UnreadableReason(const Facts& f, Lsn lsn) { return lsn < f.log.first_lsn ? "wal_removed" : "wal_damaged"; }
+
+std::string Unreadable(const Facts& f, Lsn lsn) {
+  std::string text = absl::StrCat("the owner needs LSN ", lsn, ", the log begins at LSN ", f.log.first_lsn);
+  if (f.log.damaged_lsn >= lsn) absl::StrAppend(&text, " and LSN ", f.log.damaged_lsn, " cannot be read");
+  return text;
+}
+
 bool IsSelf(const Facts& f) {
   if (IsConsumer(f)) return false;
   return f.request.slot == f.node.node_id || f.request.incarnation == f.node.incarnation;
@@ -166,29 +178,22 @@ Plan Ahead(const Facts& f) {
 }
 
 Plan FromNothing(const Facts& f) {
-  const bool whole = f.log.first_lsn <= 1;
+  const bool whole = IsReadableFrom(f, 1);
   if (IsConsumer(f)) {
-    if (whole) return Partial(f, "new_consumer", absl::StrCat("all ", f.log.durable_lsn, " records are retained"));
-    return FullOrRefuse(f, "wal_removed",
-                        absl::StrCat("the owner needs LSN 1, the log begins at LSN ", f.log.first_lsn));
+    if (!whole) return FullOrRefuse(f, UnreadableReason(f, 1), Unreadable(f, 1));
+    return Partial(f, "new_consumer", absl::StrCat("all ", f.log.durable_lsn, " records are retained"));
   }
-  if (!whole) {
-    return FullOrRefuse(f, "new_replica", absl::StrCat("the owner is empty, the log begins at LSN ", f.log.first_lsn));
-  }
-  if (f.log.bytes_from_first > f.options.replay_max_bytes) {
-    return FullOrRefuse(f, "new_replica",
-                        absl::StrCat("the owner is empty, the log has ", f.log.bytes_from_first, " bytes, and at most ",
-                                     f.options.replay_max_bytes, " are replayed"));
-  }
-  return Partial(f, "new_replica",
-                 absl::StrCat("the owner is empty, the log is whole and has ", f.log.bytes_from_first,
-                              " bytes of at most ", f.options.replay_max_bytes));
+  if (!whole) return FullOrRefuse(f, "new_replica", absl::StrCat("the owner is empty: ", Unreadable(f, 1)));
+  const std::string numbers = absl::StrCat("the owner is empty, the log has ", f.log.bytes_from_first,
+                                           " bytes, and at most ", f.options.replay_max_bytes, " are replayed");
+  if (f.log.bytes_from_first > f.options.replay_max_bytes) return FullOrRefuse(f, "new_replica", numbers);
+  return Partial(f, "new_replica", numbers);
 }
 
 bool CanRewind(const Facts& f) {
   const ResumeRequest& request = f.request;
   const Lsn next = f.common + 1;
-  return !IsConsumer(f) && f.log.first_lsn <= next && request.first_retained_lsn != 0 &&
+  return !IsConsumer(f) && IsReadableFrom(f, next) && request.first_retained_lsn != 0 &&
          request.first_retained_lsn <= next && request.oldest_rewind_lsn != 0 && request.oldest_rewind_lsn <= f.common;
 }
 
@@ -206,9 +211,11 @@ bool ChainDiffers(const Facts& f) {
 }
 
 Plan Removed(const Facts& f) {
-  const bool has_cause = f.slot.has_value() && f.slot->invalidation.has_value();
-  return FullOrRefuse(f, has_cause ? absl::string_view(f.slot->invalidation->cause) : "wal_removed",
-                      absl::StrCat("the owner needs LSN ", f.lsn + 1, ", the log begins at LSN ", f.log.first_lsn));
+  const Lsn next = f.lsn + 1;
+  if (f.slot.has_value() && f.slot->invalidation.has_value()) {
+    return FullOrRefuse(f, f.slot->invalidation->cause, Unreadable(f, next));
+  }
+  return FullOrRefuse(f, UnreadableReason(f, next), Unreadable(f, next));
 }
 
 Plan Resume(const Facts& f) {
@@ -298,7 +305,7 @@ constexpr Row kRows[] = {
     {"7", [](const Facts& f) { return f.lsn > f.log.durable_lsn && f.common == f.log.durable_lsn; }, Ahead},
     {"8", [](const Facts& f) { return f.common < f.lsn; }, Diverged},
     {"9", ChainDiffers, DivergedSameTerm},
-    {"10", [](const Facts& f) { return f.lsn + 1 < f.log.first_lsn; }, Removed},
+    {"10", [](const Facts& f) { return !IsReadableFrom(f, f.lsn + 1); }, Removed},
     {"11", [](const Facts&) { return true; }, Resume},
 };
 
@@ -313,6 +320,7 @@ std::map<std::string, std::string> Numbers(const Facts& f) {
   put("first_lsn", f.log.first_lsn);
   put("durable_lsn", f.log.durable_lsn);
   put("common_lsn", f.common);
+  if (f.log.damaged_lsn != 0) put("damaged_lsn", f.log.damaged_lsn);
   put("bytes_from_first", f.log.bytes_from_first);
   if (f.slot.has_value()) put("slot_confirmed_lsn", f.slot->confirmed_lsn);
   if (f.request.exact_from.has_value()) put("exact_from_lsn", f.request.exact_from->lsn);

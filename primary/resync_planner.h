@@ -44,6 +44,7 @@ struct LogFacts {
   uint64_t bytes_from_first = 0;             // bytes of the whole retained log
   std::optional<uint64_t> chain_at_request;  // our chain after request.lsn, if we hold that record
   std::optional<uint64_t> chain_at_exact_from;
+  Lsn damaged_lsn = 0;  // last record that is known to be unreadable; 0 = none
 };
 
 struct PlannerOptions {

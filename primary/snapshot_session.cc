@@ -147,7 +147,8 @@ void SnapshotSessionImpl::TakeEnd(v1::FetchSnapshotResponse* out) {
                     {"bytes", encoder_->bytes()},
                     {"chunks", encoder_->chunks()},
                     {"seconds", (core_.clock.MonotonicMicros() - started_micros_) / 1'000'000}});
-  encoder_.reset();  // lets the store forget the snapshot
+  encoder_.reset();       // lets the store forget the snapshot
+  End(absl::OkStatus());  // the owner may pull before the transport closes
 }
 
 absl::Status SnapshotSessionImpl::end_status() const {

@@ -1,5 +1,6 @@
 #include "primary/source_core.h"
 
+#include <algorithm>
 #include <utility>
 
 #include "absl/strings/str_cat.h"
@@ -44,6 +45,7 @@ Resumption SourceCore::Resume(const ResumeRequest& request) const {
     resumption.node.starting = true;  // between two generations
   } else {
     resumption.log = LookAtLog(resumption.live->spool(), request, resumption.slot);
+    resumption.log.damaged_lsn = DamagedLsn(resumption.live->number());
   }
   resumption.plan = PlanResume(request, resumption.slot, resumption.node, resumption.log, options.planner);
   return resumption;
@@ -100,6 +102,22 @@ bool SourceCore::AcquireSnapshot() {
 void SourceCore::ReleaseSnapshot() {
   MutexLock lock(&mutex_);
   --snapshots_;
+}
+
+void SourceCore::MarkDamaged(uint64_t data_generation, Lsn lsn) {
+  logger.Log(LogLevel::kError, "wal_damaged",
+             {{"data_generation", data_generation},
+              {"lsn", lsn},
+              {"next_action", "check the disk; owners that need this record get a snapshot"}});
+  MutexLock lock(&mutex_);
+  Lsn& last = damaged_[data_generation];
+  last = std::max(last, lsn);
+}
+
+Lsn SourceCore::DamagedLsn(uint64_t data_generation) const {
+  MutexLock lock(&mutex_);
+  const auto found = damaged_.find(data_generation);
+  return found == damaged_.end() ? 0 : found->second;
 }
 
 void SourceCore::LogDecision(const ResumeRequest& request, const Plan& plan) {

@@ -101,6 +101,9 @@ class SourceCore {
   bool AcquireSnapshot() TOWLINE_EXCLUDES(mutex_);
   void ReleaseSnapshot() TOWLINE_EXCLUDES(mutex_);
 
+  // A record of that generation's log could not be read: whoever needs it takes a snapshot from now on.
+  void MarkDamaged(uint64_t data_generation, Lsn lsn) TOWLINE_EXCLUDES(mutex_);
+
   // --- Counters and the log ---
 
   // One line, and the counter if it is a refusal that this owner did not get before.
@@ -130,6 +133,7 @@ class SourceCore {
   Mutex resume_mutex;
 
  private:
+  Lsn DamagedLsn(uint64_t data_generation) const TOWLINE_EXCLUDES(mutex_);
   void CountLocked(slots::SlotKind kind, Decision decision, const std::string& reason) TOWLINE_REQUIRES(mutex_);
 
   mutable Mutex sessions_mutex_;
@@ -141,6 +145,7 @@ class SourceCore {
   ResyncCounters counters_ TOWLINE_GUARDED_BY(mutex_);
   std::map<std::string, std::string> refusals_ TOWLINE_GUARDED_BY(mutex_);  // slot -> the last one that was counted
   HeartbeatLog heartbeats_ TOWLINE_GUARDED_BY(mutex_);
+  std::map<uint64_t, Lsn> damaged_ TOWLINE_GUARDED_BY(mutex_);  // data generation -> last LSN that cannot be read
 };
 
 }  // namespace towline

@@ -25,8 +25,12 @@ absl::Status ReplicationSourceImpl::Tick() {
   core_.ForEachSession([&view](ServedSession& session) { session.OnTick(view); });
   if (now < next_retention_micros_) return absl::OkStatus();
   next_retention_micros_ = now + core_.options.slots_persist_micros;
-  TOWLINE_RETURN_IF_ERROR(core_.slots.SaveIfDirty());
-  return live == nullptr ? absl::OkStatus() : Retain(*live, now);
+  absl::Status status = core_.slots.SaveIfDirty();
+  if (status.ok() && live != nullptr) status = Retain(*live, now);
+  if (!absl::IsResourceExhausted(status)) return status;
+  // The slot files have their space, so this is a directory that has none yet, or a spool that cannot remove.
+  core_.logger.Log(LogLevel::kWarning, "retention_disk_full", {{"error", status.message()}});
+  return absl::OkStatus();
 }
 
 void ReplicationSourceImpl::MakeHeartbeat(const NodeView& node, LogAndState* live, int64_t now) {

@@ -322,6 +322,30 @@ TEST_F(PlannerTest, Row10Removed) {
   Expect("10", Decision::kRefuse, "wal_removed");
 }
 
+TEST_F(PlannerTest, Row10DamageAhead) {
+  log_.damaged_lsn = 80;
+  Expect("11", Decision::kPartial, "resumed");
+  log_.damaged_lsn = 81;
+  Expect("10", Decision::kFull, "wal_damaged");
+  EXPECT_EQ(Decide().numbers.at("damaged_lsn"), "81");
+  AsConsumer();
+  Expect("10", Decision::kRefuse, "wal_damaged");
+}
+
+TEST_F(PlannerTest, DamageAheadIsNeitherReplayedNorRewoundTo) {
+  log_.damaged_lsn = 50;
+  Diverge();
+  request_.oldest_rewind_lsn = 49;
+  Expect("8", Decision::kFull, "diverged");
+  log_.damaged_lsn = 49;
+  Expect("8", Decision::kRewind, "diverged");
+  request_.history.clear();
+  request_.lsn = 0;
+  Expect("6", Decision::kFull, "new_replica");
+  AsConsumer();
+  Expect("6", Decision::kRefuse, "wal_damaged");
+}
+
 TEST_F(PlannerTest, Row11Resumed) {
   Expect("11", Decision::kPartial, "resumed");
   EXPECT_EQ(Decide().from_lsn, 81u);

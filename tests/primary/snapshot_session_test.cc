@@ -105,11 +105,14 @@ TEST_F(SnapshotSessionTest, SnapshotThenPullFromItsPositionCountsAsFull) {
   EXPECT_EQ(received.end->bytes(), bytes);
   EXPECT_EQ(received.end->digest(), DigestOf(host_.live->state()));
   EXPECT_EQ(source_->Counters().snapshot_bytes_sent, bytes);
-  session.reset();
   EXPECT_EQ(SlotOf("r1").state, slots::SlotState::kBootstrapping);
   EXPECT_EQ(source_->Counters().full_total, 0u);
 
-  auto owner = Attach(ReplicaStart("r1", 31));
+  Pass(options_.slots_persist_micros);
+  auto owner = Attach(ReplicaStart("r1", 31));  // before the transport has closed the snapshot
+  EXPECT_THAT(session->end_status(), IsOk());
+  session.reset();
+  EXPECT_EQ(source_->Counters().superseded_sessions, 0u);
   EXPECT_EQ(PeerOf("r1").state, "bootstrapping");
   owner->Receive();
   ASSERT_THAT(owner->AckAll(31), IsOk());

@@ -206,6 +206,27 @@ TEST_F(SourceResumeTest, AnInvalidatedSlotWithoutItsLogMeansFullForItsOwnCause) 
   EXPECT_EQ(SlotOf("c1").state, slots::SlotState::kActive);  // and is not invalidated for what it gave up
 }
 
+// A record that cannot be read ends the stream once; then its owner takes a snapshot instead of asking for ever.
+TEST_F(SourceResumeTest, ADamagedRecordAheadMeansFull) {
+  spool_options_.tail_cache_bytes = 0;
+  OpenNode();
+  Write(40, 4000);
+  Attach(ReplicaStart("r1", 1))->Close();
+  for (const auto& [path, contents] : fs_.AllContents()) {
+    const size_t at = contents.find("key-9");
+    if (at != std::string::npos) fs_.FlipBit(path, 8 * (at + 100));
+  }
+  auto owner = Attach(ReplicaStart("r1", 1));
+  owner->Receive();
+  EXPECT_EQ(owner->EndReason(), "wal_damaged");
+  EXPECT_LT(owner->last_lsn, 9u);
+  EXPECT_EQ(Ask(ReplicaStart("r1", 1)).reason(), "wal_damaged");
+  EXPECT_EQ(Ask(ReplicaStart("r1", 1)).decision(), v1::RESUME_DECISION_FULL);
+  EXPECT_EQ(Ask(ReplicaStart("r2", 0)).decision(), v1::RESUME_DECISION_FULL);
+  EXPECT_EQ(Ask(ReplicaStart("r3", 20)).decision(), v1::RESUME_DECISION_PARTIAL);
+  EXPECT_EQ(logger_.Events("wal_damaged").size(), 1u);
+}
+
 TEST_F(SourceResumeTest, ADivergedReplicaWithARewindPointHoldsTheLogFromTheCommonPoint) {
   Write(9);
   StartTerm(2, 0xa2);  // LSN 11

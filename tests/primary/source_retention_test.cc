@@ -3,6 +3,7 @@
 #include <string>
 
 #include "common/error.h"
+#include "common/file_system.h"
 #include "tests/primary/source_fixture.h"
 
 namespace towline::test {
@@ -166,6 +167,17 @@ TEST_F(SourceRetentionTest, ALogThatCannotRecordItsFirstLsnIsNotPruned) {
   fs_.FailNext(SimCall::kSync, absl::DataLossError("injected"), "slots");
   EXPECT_THAT(source_->Tick(), StatusIs(absl::StatusCode::kDataLoss));
   EXPECT_EQ(FirstRetained(), 1u);
+}
+
+TEST_F(SourceRetentionTest, AFullDiskIsWaitedFor) {
+  WriteTwoSegments();
+  FlushStore();
+  fs_.FailNext(SimCall::kCreate, FileError(28, "create", "slots.a"), "slots");
+  Tick();
+  EXPECT_EQ(FirstRetained(), 1u);
+  EXPECT_EQ(logger_.Events("retention_disk_full").size(), 1u);
+  Retain();
+  EXPECT_GT(FirstRetained(), 1u);
 }
 
 TEST_F(SourceRetentionTest, StatusTellsHealthAndHeadroom) {
