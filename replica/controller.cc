@@ -7,6 +7,7 @@
 #include "absl/strings/str_cat.h"
 
 #include "common/error.h"
+#include "common/failpoint.h"
 #include "common/names.h"
 #include "replica/generation_switch.h"
 #include "replica/log_history.h"
@@ -253,6 +254,7 @@ StageResult Controller::StartBootstrap(const v1::PullStarted& started) {
   if (checked.kind != StageResult::Kind::kGoOn) return checked;
   CloseStreams();
   RemoveLeftovers();
+  if (Failpoint("replica_remove_early")) (void)RemoveOtherGenerations(host_.environment(), 0);
   v1::FetchSnapshotRequest request;
   *request.mutable_start() = start_;
   snapshot_ = upstream_.OpenSnapshot(request);

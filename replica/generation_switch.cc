@@ -6,6 +6,7 @@
 #include "absl/strings/str_cat.h"
 
 #include "common/error.h"
+#include "common/failpoint.h"
 #include "common/history.h"
 
 namespace towline {
@@ -39,7 +40,8 @@ StageResult SwitchToGeneration(ReplicaHost& host, const NewGeneration& next) {
         absl::StrCat("the new state stands at LSN ", state.lsn, ", the snapshot's position is ", next.base.lsn)));
   }
 
-  absl::Status saved = host.control().Update(/*both=*/true, [&](Control& present) { Fill(next, &present); });
+  const bool both = !Failpoint("replica_switch_once");
+  absl::Status saved = host.control().Update(both, [&](Control& present) { Fill(next, &present); });
   if (absl::IsInvalidArgument(saved)) return StageResult::Reconnect(std::move(saved));  // nothing was written
   if (!saved.ok()) return StageResult::Fatal(Annotate(saved, "writing control for a new generation"));
   env.logger.Log(LogLevel::kInfo, "generation_switched",

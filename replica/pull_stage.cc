@@ -6,6 +6,7 @@
 #include "absl/strings/str_cat.h"
 
 #include "common/error.h"
+#include "common/failpoint.h"
 #include "replica/log_history.h"
 
 namespace towline {
@@ -54,6 +55,10 @@ PullStage::~PullStage() { generation_->RemoveAppliedListener(listener_); }
 StageResult PullStage::Step() {
   StageResult drained = progress_.acked ? Drain() : StageResult::GoOn();
   if (!intake_.empty()) {
+    if (Failpoint("replica_ack_early")) {
+      progress_.flushed_lsn = intake_.end().lsn;
+      (void)Answer();
+    }
     StageResult appended = Append();
     if (appended.kind != StageResult::Kind::kGoOn) return appended;
   }
@@ -135,7 +140,9 @@ StageResult PullStage::Append() {
 // Terms go to both copies of control before their records are acknowledged.
 absl::Status PullStage::SaveControlRecords(const IntakeGroup& group) {
   if (!group.has_term_start && !group.members.has_value()) return absl::OkStatus();
-  return host_.control().Update(/*both=*/group.has_term_start, [&](Control& control) {
+  if (Failpoint("replica_skip_term_save")) return absl::OkStatus();
+  const bool both = group.has_term_start && !Failpoint("replica_save_term_once");
+  return host_.control().Update(both, [&](Control& control) {
     if (group.has_term_start) control.history = intake_.history();
     if (group.members.has_value()) control.members = *group.members;
   });

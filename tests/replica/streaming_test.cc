@@ -3,6 +3,13 @@
 // Method   A scripted upstream in memory, a real spool on a simulated disk, the in-memory store. The test steps
 //          everything; a wait moves the clock.
 
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "absl/strings/str_cat.h"
+
+#include "common/failpoint.h"
 #include "gmock/gmock.h"
 #include "gtest/gtest.h"
 #include "tests/replica/streaming_fixture.h"
@@ -13,6 +20,7 @@ namespace {
 
 using ::testing::ElementsAre;
 using ::testing::IsEmpty;
+using ::testing::Not;
 using ::testing::SizeIs;
 
 TEST_F(StreamingTest, AnEmptyReplicaAttachesAndStreamsFromTheFirstRecord) {
@@ -81,33 +89,61 @@ TEST_F(StreamingTest, ARestartResumesFromTheDurableEnd) {
   }
 }
 
+// Streams two terms, and after each ack takes the power away from a copy of the disk, with both copies of control or
+// only one left. Returns what was acknowledged and is not there.
+std::vector<std::string> LostAfterAcks(ReplicaNode& node, const LogMaker& log, int* acks) {
+  std::vector<std::string> lost;
+  node.upstream.on_pull = [&](FakePull& pull) {
+    pull.SendPartial(log);
+    pull.SendFrames(log.Batch(1, 6));
+    pull.SendFrames(log.Batch(7, log.end_lsn()));
+    pull.on_ack = [&](const v1::PullAck& ack) {
+      ++*acks;
+      const std::unique_ptr<SimFileSystem> crashed = node.fs.CloneAfterCrash(CrashProfile::kStrict, 1);
+      for (const char* damaged : {"", "data/control.a", "data/control.b"}) {
+        const std::unique_ptr<SimFileSystem> disk = crashed->Clone();
+        if (*damaged != 0) disk->SetContents(damaged, "");
+        ReplicaNode after(disk.get());
+        const absl::Status opened = after.Open();
+        if (!opened.ok()) {
+          lost.push_back(opened.ToString());
+        } else if (after.durable_lsn() < ack.flushed_lsn()) {
+          lost.push_back(absl::StrCat("records from ", after.durable_lsn() + 1, " on"));
+        } else if (ack.flushed_lsn() != 0 && after.control().Get().history != log.history()) {
+          lost.push_back(absl::StrCat("terms without ", damaged));
+        }
+      }
+    };
+  };
+  node.Start();
+  node.RunUntil([&] { return node.applied_lsn() == log.end_lsn() || !node.fatal.empty(); });
+  return lost;
+}
+
 // The ordering that everything rests on: what is acknowledged survives a power loss at that very moment, and terms are
 // in both copies of control.
 TEST_F(StreamingTest, AnAcknowledgedRecordAndItsTermSurviveAPowerLoss) {
   log_.StartTerm(2, 22);
   log_.Puts(5);
-  int checked = 0;
-  node_->upstream.on_pull = [&](FakePull& pull) {
-    pull.SendPartial(log_);
-    pull.SendFrames(log_.Batch(1, 6));
-    pull.SendFrames(log_.Batch(7, log_.end_lsn()));
-    pull.on_ack = [&](const v1::PullAck& ack) {
-      const std::unique_ptr<SimFileSystem> crashed = node_->fs.CloneAfterCrash(CrashProfile::kStrict, 1);
-      for (const char* lost : {"", "data/control.a", "data/control.b"}) {
-        if (*lost != 0) crashed->SetContents(lost, "");
-        ReplicaNode after(crashed.get());
-        ASSERT_THAT(after.Open(), IsOk());
-        EXPECT_GE(after.durable_lsn(), ack.flushed_lsn());
-        EXPECT_EQ(after.control().Get().history, ack.flushed_lsn() == 0 ? History() : log_.history());
-        if (*lost != 0) crashed->SetContents(lost, node_->fs.Contents(lost));
-        ++checked;
-      }
-    };
-  };
-  node_->Start();
-  ASSERT_TRUE(RunUntilApplied(log_.end_lsn()));
-  EXPECT_GE(checked, 6);
+  int acks = 0;
+  EXPECT_THAT(LostAfterAcks(*node_, log_, &acks), IsEmpty());
+  EXPECT_EQ(node_->applied_lsn(), log_.end_lsn());
+  EXPECT_GE(acks, 2);
 }
+
+class PlantedFaultTest : public StreamingTest, public ::testing::WithParamInterface<const char*> {};
+
+// The check above sees faults of this kind.
+TEST_P(PlantedFaultTest, IsCaught) {
+  log_.StartTerm(2, 22);
+  log_.Puts(5);
+  const FailpointScope fault(GetParam());
+  int acks = 0;
+  EXPECT_THAT(LostAfterAcks(*node_, log_, &acks), Not(IsEmpty()));
+}
+
+INSTANTIATE_TEST_SUITE_P(Kinds, PlantedFaultTest,
+                         ::testing::Values("replica_ack_early", "replica_skip_term_save", "replica_save_term_once"));
 
 TEST_F(StreamingTest, MembersAreSavedToControl) {
   log_.Members({"p1", "r1"});
