@@ -5,6 +5,7 @@
 #include <grpcpp/health_check_service_interface.h>
 
 #include <chrono>
+#include <cstdint>
 #include <utility>
 
 #include "absl/strings/str_cat.h"
@@ -23,6 +24,8 @@ constexpr int kReadThreads = 2;
 constexpr int kStreamThreads = 2;
 constexpr int kAdminThreads = 1;
 constexpr size_t kPoolQueueMax = 4096;
+// Every stream has at most one task in the queue.
+constexpr size_t kStreamQueueMax = SIZE_MAX;
 constexpr int64_t kSelfPingMicros = 250'000;
 constexpr auto kShutdownGrace = std::chrono::seconds(1);
 
@@ -46,10 +49,10 @@ class GrpcServerImpl final : public GrpcServer {
   explicit GrpcServerImpl(Node& node)
       : node_(node),
         reads_(NewThreadWorkPool("read", kReadThreads, kPoolQueueMax)),
-        streams_(NewThreadWorkPool("stream", kStreamThreads, kPoolQueueMax)),
+        streams_(NewThreadWorkPool("stream", kStreamThreads, kStreamQueueMax)),
         admin_pool_(NewThreadWorkPool("admin", kAdminThreads, kPoolQueueMax)),
         kv_(node, *reads_),
-        replication_(node, *streams_),
+        replication_(node, *streams_, *admin_pool_),
         slots_(node, *admin_pool_),
         admin_(node, *admin_pool_) {}
 

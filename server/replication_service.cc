@@ -216,7 +216,7 @@ grpc::ServerWriteReactor<v1::FetchSnapshotResponse>* ReplicationServiceImpl::Fet
 grpc::ServerUnaryReactor* ReplicationServiceImpl::PlanResume(grpc::CallbackServerContext* context,
                                                              const v1::PlanResumeRequest* request,
                                                              v1::PlanResumeResponse* response) {
-  return RunOnPool(streams_, context, [this, request, response]() -> absl::Status {
+  return RunOnPool(calls_, context, [this, request, response]() -> absl::Status {
     uint64_t bytes = 0;
     TOWLINE_ASSIGN_OR_RETURN(*response->mutable_plan(), node_.source().Explain(request->start(), &bytes));
     response->set_bytes_to_ship(bytes);

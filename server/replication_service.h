@@ -9,10 +9,11 @@
 
 namespace towline {
 
-// Threads: gRPC's; sessions run on `streams`, one piece of work at a time each.
+// Threads: gRPC's; sessions run on `streams`, one piece of work at a time each, unary calls on `calls`.
 class ReplicationServiceImpl final : public v1::ReplicationService::CallbackService {
  public:
-  ReplicationServiceImpl(Node& node, WorkPool& streams) : node_(node), streams_(streams) {}
+  ReplicationServiceImpl(Node& node, WorkPool& streams, WorkPool& calls)
+      : node_(node), streams_(streams), calls_(calls) {}
 
   grpc::ServerBidiReactor<v1::PullRequest, v1::PullResponse>* Pull(grpc::CallbackServerContext* context) override;
   grpc::ServerWriteReactor<v1::FetchSnapshotResponse>* FetchSnapshot(
@@ -23,6 +24,7 @@ class ReplicationServiceImpl final : public v1::ReplicationService::CallbackServ
  private:
   Node& node_;
   WorkPool& streams_;
+  WorkPool& calls_;
 };
 
 }  // namespace towline

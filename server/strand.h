@@ -12,7 +12,7 @@
 
 namespace towline {
 
-// Threads: Signal from any thread. `run` is called on the pool.
+// Threads: Signal from any thread, also under locks. `run` is called on the pool, whose queue must not be bounded.
 class Strand : public std::enable_shared_from_this<Strand> {
  public:
   Strand(WorkPool& pool, std::function<void()> run) : pool_(pool), run_(std::move(run)) {}
@@ -26,8 +26,8 @@ class Strand : public std::enable_shared_from_this<Strand> {
  private:
   void Post() {
     auto self = shared_from_this();
-    // A full queue would lose the signal: then run here, which is late but right.
-    if (!pool_.Submit([self] { self->RunOnce(); })) RunOnce();
+    // Signals may come under the caller's locks, so nothing runs here. Only a stopped pool refuses, and then all is over.
+    (void)pool_.Submit([self] { self->RunOnce(); });
   }
 
   void RunOnce() {

@@ -1,16 +1,17 @@
 #!/usr/bin/env bash
 # Builds and tests Towline, from any working directory and in a fresh clone.
 #
-#   tests/run.sh          what CI runs: the core under ThreadSanitizer, under AddressSanitizer and
-#                         UndefinedBehaviorSanitizer and with Clang's lock analysis, then all tests of the release build
+#   tests/run.sh          what CI runs: the core under ThreadSanitizer, then built by Clang with lock analysis under
+#                         AddressSanitizer and UndefinedBehaviorSanitizer, then all tests of the release build
 #   tests/run.sh --quick  unit tests of the debug build
-#   tests/run.sh --full   also everything under AddressSanitizer, and the long forms of tests (TOWLINE_LONG=1)
+#   tests/run.sh --full   also everything under AddressSanitizer, every header alone, and the long forms of tests
+#                         (TOWLINE_LONG=1)
 #
 # Missing packages are installed first (root) or named (anybody else). Exits with an error at the first failed stage.
 # The last lines are ctest's summary of the last stage.
 set -euo pipefail
 
-usage() { sed -n '2,10s/^# \{0,1\}//p' "${BASH_SOURCE[0]}"; }
+usage() { sed -n '2,11s/^# \{0,1\}//p' "${BASH_SOURCE[0]}"; }
 
 form=default
 for argument in "$@"; do
@@ -62,8 +63,8 @@ fi
 if [[ "$form" == full ]]; then
   export TOWLINE_LONG=1
 else
-  echo "Skipped in the default form, because they take long: AddressSanitizer over server and clients, and the long" \
-    "forms of tests. tests/run.sh --full runs them."
+  echo "Skipped in the default form, because they take long: AddressSanitizer over server and clients, headers that" \
+    "compile alone, and the long forms of tests. tests/run.sh --full runs them."
 fi
 
 # GCC 12's ThreadSanitizer cannot place its shadow memory when the kernel randomizes more than 28 bits of addresses.
@@ -74,17 +75,16 @@ build tsan
 run_tests tsan
 without_aslr=()
 
+build asan-core
+run_tests asan-core
+
 if [[ "$form" == full ]]; then
   build asan-ubsan
   run_tests asan-ubsan
-else
-  build asan-core
-  run_tests asan-core
+  build clang
+  stage "headers compile alone"
+  cmake --build --preset clang --parallel "$jobs" --target all_verify_interface_header_sets
 fi
-
-build clang
-stage "headers compile alone"
-cmake --build --preset clang --parallel "$jobs" --target all_verify_interface_header_sets
 
 build release
 run_tests release
