@@ -29,7 +29,11 @@ FakeGeneration::FakeGeneration(uint64_t number, std::unique_ptr<wal::Spool> spoo
 Owner::Owner(ReplicationSource& source, v1::PullStart pull_start) : start(std::move(pull_start)), source_(source) {}
 
 absl::Status Owner::Connect() {
-  session = source_.NewPullSession([this] { ++wakes; });
+  session.reset();  // so that none of its wakes is under way any more
+  session = source_.NewPullSession([this] {
+    ++wakes;
+    if (on_wake) on_wake();
+  });
   ended = false;
   v1::PullRequest request;
   *request.mutable_start() = start;

@@ -4,7 +4,9 @@
 #ifndef TOWLINE_TESTS_PRIMARY_SOURCE_FIXTURE_H_
 #define TOWLINE_TESTS_PRIMARY_SOURCE_FIXTURE_H_
 
+#include <atomic>
 #include <cstdint>
+#include <functional>
 #include <map>
 #include <memory>
 #include <string>
@@ -15,6 +17,7 @@
 
 #include "gmock/gmock.h"
 #include "gtest/gtest.h"
+#include "common/mutex.h"
 #include "primary/replication_source.h"
 #include "slots/slot_table.h"
 #include "store/memory_store.h"
@@ -54,8 +57,12 @@ class FakeHost : public SourceHost {
  public:
   NodeView View() override { return view; }
   std::shared_ptr<LogAndState> Live() override { return live; }
-  void OnReplicaAttached(const MemberInfo& member) override { attached.push_back(member); }
+  void OnReplicaAttached(const MemberInfo& member) override {
+    MutexLock lock(&mutex_);
+    attached.push_back(member);
+  }
   void OnStaleSelf(absl::string_view reason, absl::string_view message) override {
+    MutexLock lock(&mutex_);
     stale.emplace_back(std::string(reason), std::string(message));
   }
 
@@ -63,6 +70,9 @@ class FakeHost : public SourceHost {
   std::shared_ptr<LogAndState> live;
   std::vector<MemberInfo> attached;
   std::vector<std::pair<std::string, std::string>> stale;
+
+ private:
+  Mutex mutex_;
 };
 
 // The other end of a Pull stream.
@@ -91,7 +101,8 @@ class Owner {
 
   v1::PullStart start;
   std::unique_ptr<PullSession> session;
-  int wakes = 0;
+  std::function<void()> on_wake;  // set before Connect; called from any thread
+  std::atomic<int> wakes = 0;
   bool ended = false;
   v1::PullStarted started;
   std::string frames;                   // shipped parts received, fragments joined
