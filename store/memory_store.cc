@@ -237,9 +237,11 @@ class MemoryStore : public Store {
  public:
   MemoryStore(std::shared_ptr<Disk> disk, std::string directory, Content content)
       : disk_(std::move(disk)), directory_(std::move(directory)), crashes_(disk_->crashes) {
-    MutexLock lock(&versions_->mutex);
-    for (const auto& [key, value] : content) versions_->keys[key].push_back({0, value});
-    MutexLock flush_lock(&flush_mutex_);
+    {
+      MutexLock lock(&versions_->mutex);
+      for (const auto& [key, value] : content) versions_->keys[key].push_back({0, value});
+    }
+    MutexLock lock(&flush_mutex_);
     flushed_ = std::move(content);
   }
 
