@@ -48,6 +48,7 @@ class RebootstrapTest(NodeTest):
             slot = p1.wait_slot("r1", lambda slot: slot["state"] == "invalidated", "invalidated")
             self.assertEqual(slot["invalidation"]["cause"], "retained_bytes", slot)
             self.assertEqual((slot["health"], slot["retained_bytes"]), ("lost", 0))
+            self.assertEqual(p1.towctl("status", "--check", check=False).returncode, 3)
             self.assertGreater(slot["invalidation"]["at_lsn"], slot["invalidation"]["needed_lsn"])
             needed = slot["invalidation"]["needed_lsn"]
             p1.wait(lambda status: status["wal"]["first_lsn"] > needed, "the log that it needed is gone")
@@ -63,6 +64,9 @@ class RebootstrapTest(NodeTest):
         reasons = p1.status()["resync"]["by_reason"]
         self.assertEqual(reasons.get("full/retained_bytes"), repetitions(2, 10), reasons)
         self.assertEqual(self.slot(p1, "r2")["invalidation"], None)
+        self.assertRegex(p1.log(), r"resync_decision .*node=r1 .*decision=full reason=retained_bytes .*message=")
+        self.assertRegex(p1.http("/metrics")[1], r'resync_decisions_total{decision="full",reason="retained_bytes"} [1-9]')
+        self.assertEqual(p1.towctl("status", "--check").returncode, 0)
 
     def test_kills_during_the_snapshot(self):
         p1 = self.primary(options=SMALL_LOG).start()

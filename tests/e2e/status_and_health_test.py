@@ -96,6 +96,27 @@ class StatusTest(NodeTest):
         self.assertEqual(self.p1.status()["resync"]["full_total"], 0)
 
 
+    def test_a_replica_without_progress_is_stalled(self):
+        p1 = self.primary("p2", options={"replication.stall_timeout": "500ms"}).start()
+        r1 = self.replica("r2", p1).start()
+        r1.pause()
+        fill(p1, 100)
+        status = p1.wait(lambda status: status["replicas"][0]["state"] == "stalled", "stalled")
+        self.assertGreater(status["replicas"][0]["lag_seconds"], 0)
+        self.assertIn('towline_replication_stalled{replica="r2"} 1', p1.http("/metrics")[1])
+        r1.resume()
+        p1.wait(lambda status: status["replicas"][0]["state"] == "streaming", "streaming again")
+
+    def test_check(self):
+        self.p1.towctl("status", "--check", "--max-lag-records", "100000")
+        self.r1.pause()
+        fill(self.p1, 500, prefix="lag/")
+        result = self.p1.towctl("status", "--check", "--max-lag-records", "400", check=False)
+        self.assertEqual(result.returncode, 3, result.stderr)
+        self.assertIn("r1", result.stderr)
+        self.r1.resume()
+
+
 class HttpTest(NodeTest):
     def test_health_pages_and_metrics(self):
         p1, r1 = self.cluster(replicas=1)
@@ -119,12 +140,20 @@ class HttpTest(NodeTest):
     def test_a_replica_without_upstream_is_alive_and_says_so(self):
         p1, r1 = self.cluster(replicas=1)
         p1.kill9()
-        r1.wait_state("disconnected", "stalled")
-        self.assertEqual(r1.http("/livez")[0], 200)
-        wait_until(lambda: r1.http("/replica?lag_time=500ms")[0] == 503, "the replica's lag in time is over the bound")
+        r1.wait_state("disconnected")
+        self.assertEqual((r1.http("/livez")[0], r1.http("/readyz")[0], r1.http("/replica")[0]), (200, 200, 503))
         p1.start()
         r1.wait_state("streaming")
         wait_until(lambda: r1.http("/replica?lag=16MiB&lag_time=5s")[0] == 200, "the replica is fit again")
+
+    def test_bounds_on_the_lag(self):
+        p1, r1 = self.cluster(replicas=1)
+        for query in ("lag=16", "lag=x", "lag_time=5"):
+            self.assertEqual(r1.http(f"/replica?{query}")[0], 400, query)
+        p1.pause()  # nothing more arrives, and nothing says so
+        wait_until(lambda: r1.http("/replica?lag_time=1s")[0] == 503, "the lag in time is over the bound", timeout=10)
+        p1.resume()
+        wait_until(lambda: r1.http("/replica?lag=1KiB&lag_time=1s")[0] == 200, "the replica is fit again", timeout=10)
 
 
 class GrpcHealthTest(NodeTest):
