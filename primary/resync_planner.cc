@@ -282,7 +282,7 @@ Plan DivergedSameTerm(const Facts& f) {
 // --- The table ---
 
 struct Row {
-  const char* name;  // as in docs/ARCHITECTURE.md
+  const char* name;  // as in docs/guides/resync.md
   bool (*matches)(const Facts&);
   Plan (*result)(const Facts&);
 };

@@ -2,9 +2,12 @@
 
 #include <string>
 
+#include "absl/strings/str_cat.h"
+
 #include "gmock/gmock.h"
 #include "gtest/gtest.h"
 #include "primary/resync_planner.h"
+#include "tests/support/format_doc.h"
 
 namespace towline {
 namespace {
@@ -57,6 +60,8 @@ class PlannerTest : public ::testing::Test {
     EXPECT_EQ(DecisionName(plan.decision), DecisionName(decision)) << plan.reason;
     EXPECT_EQ(plan.reason, reason);
     EXPECT_FALSE(plan.message.empty());
+    EXPECT_NE(guide_.find(absl::StrCat("| ", row, " |")), std::string::npos) << row;
+    EXPECT_NE(guide_.find(absl::StrCat("`", reason, "`")), std::string::npos) << reason << " is not in the guide";
     EXPECT_EQ(plan.numbers.at("durable_lsn"), std::to_string(log_.durable_lsn));
     EXPECT_EQ(plan.numbers.at("first_lsn"), std::to_string(log_.first_lsn));
     const bool waits = decision == Decision::kRefuse || decision == Decision::kRetryAfter;
@@ -70,6 +75,7 @@ class PlannerTest : public ::testing::Test {
   NodeView node_;
   LogFacts log_;
   PlannerOptions options_;
+  const std::string guide_ = test::ReadSourceFile("docs/guides/resync.md");
 };
 
 TEST_F(PlannerTest, Row0OtherProtocolVersion) {
