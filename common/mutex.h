@@ -6,8 +6,8 @@
 #ifndef TOWLINE_COMMON_MUTEX_H_
 #define TOWLINE_COMMON_MUTEX_H_
 
-#include <chrono>
 #include <condition_variable>
+#include <cstdint>
 #include <mutex>
 
 #if defined(__clang__)
@@ -64,12 +64,7 @@ class CondVar {
   }
 
   // Returns false on timeout. `micros` <= 0 returns false at once.
-  bool WaitFor(Mutex* mutex, int64_t micros) TOWLINE_REQUIRES(mutex) {
-    std::unique_lock<std::mutex> lock(mutex->mutex_, std::adopt_lock);
-    const bool woken = cv_.wait_for(lock, std::chrono::microseconds(micros)) == std::cv_status::no_timeout;
-    lock.release();
-    return woken;
-  }
+  bool WaitFor(Mutex* mutex, int64_t micros) TOWLINE_REQUIRES(mutex);
 
   void NotifyOne() { cv_.notify_one(); }
   void NotifyAll() { cv_.notify_all(); }

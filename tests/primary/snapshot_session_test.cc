@@ -225,13 +225,13 @@ TEST_F(SnapshotSessionTest, ASecondSnapshotOfTheSameProcessSupersedesTheFirst) {
   EXPECT_THAT(cut.status, ReasonIs("superseded"));
   EXPECT_FALSE(cut.end.has_value());
   first.reset();
-  Received received;
-  TakeAll(*second, &received);
-  EXPECT_TRUE(received.end.has_value());
 
   v1::PullStart other = ReplicaStart("r1", 0);
   other.set_process_instance(99);
   EXPECT_THAT(source_->NewSnapshotSession(Request(other)), ReasonIs("slot_in_use"));
+  Received received;
+  TakeAll(*second, &received);
+  EXPECT_TRUE(received.end.has_value());
 }
 
 TEST_F(SnapshotSessionTest, AFailedSnapshotLeavesTheOldPositionToDecide) {
