@@ -2,6 +2,8 @@
 
 #include <httplib.h>
 
+#include <optional>
+#include <string>
 #include <thread>
 #include <utility>
 
@@ -25,24 +27,33 @@ void Answer(httplib::Response& response, int status, const std::string& text) {
   response.set_content(text + "\n", "text/plain; charset=utf-8");
 }
 
-// A replica is ready while it streams and its lag is within the bounds that the request names.
+// Why the replica's state is older than the request allows; empty = it is not. INVALID_ARGUMENT for a malformed bound.
+absl::StatusOr<std::string> OverBound(Node& node, const ReplicaStatusView& status, const httplib::Request& request) {
+  const auto live = node.Live();
+  if (request.has_param("lag")) {
+    TOWLINE_ASSIGN_OR_RETURN(const uint64_t most, ParseBytes(request.get_param_value("lag")));
+    const Lsn applied = live == nullptr ? 0 : live->applier().applied_lsn();
+    const uint64_t behind = live == nullptr ? UINT64_MAX : live->spool().BytesBehind(applied);
+    if (status.upstream_durable_lsn > applied && behind > most) return absl::StrCat("lag of ", behind, " bytes");
+  }
+  if (request.has_param("lag_time")) {
+    TOWLINE_ASSIGN_OR_RETURN(const int64_t most, ParseDurationMicros(request.get_param_value("lag_time")));
+    const std::optional<double> staleness = node.StalenessSeconds();
+    if (!staleness || *staleness * 1e6 > static_cast<double>(most)) {
+      return staleness ? absl::StrCat("lag of ", *staleness, " s") : std::string("no heartbeat yet");
+    }
+  }
+  return std::string();
+}
+
+// A replica is fit while it streams and its lag is within the bounds that the request names.
 void AnswerReplica(Node& node, const httplib::Request& request, httplib::Response& response) {
   const auto status = node.ReplicaStatus();
   if (!status) return Answer(response, kUnavailable, "not a replica");
-  if (status->state != "streaming" && status->state != "catching_up") {
-    return Answer(response, kUnavailable, status->state);
-  }
-  const auto live = node.Live();
-  const Lsn applied = live == nullptr ? 0 : live->applier().applied_lsn();
-  if (request.has_param("lag")) {
-    const auto bytes = ParseBytes(request.get_param_value("lag"));
-    if (!bytes.ok()) return Answer(response, kBadRequest, std::string(bytes.status().message()));
-    const uint64_t behind = live == nullptr ? UINT64_MAX : live->spool().BytesBehind(applied);
-    if (status->upstream_durable_lsn > applied && behind > *bytes) {
-      return Answer(response, kUnavailable, absl::StrCat("lag of ", behind, " bytes"));
-    }
-  }
+  const absl::StatusOr<std::string> over = OverBound(node, *status, request);
+  if (!over.ok()) return Answer(response, kBadRequest, GetErrorInfo(over.status()).message);
   if (status->state != "streaming") return Answer(response, kUnavailable, status->state);
+  if (!over->empty()) return Answer(response, kUnavailable, *over);
   Answer(response, kOk, "streaming");
 }
 

@@ -212,6 +212,7 @@ void Node::Stop() {
     if (stopped_) return;
     stopped_ = true;
   }
+  if (source_ == nullptr) return;  // Open failed: there is nothing to end, and nothing of ours to save
   if (ticker_) ticker_->Stop();
   source_->EndSessions(MakeError(absl::StatusCode::kUnavailable, "stopping", "the node is stopping", "reconnect"));
   if (expirer_) expirer_->Stop();
@@ -274,7 +275,22 @@ void Node::SwitchGeneration(std::shared_ptr<Generation> generation) {
 }
 
 void Node::OnHeartbeat(uint64_t sequence, Lsn durable_lsn, Lsn committed_lsn) {
-  source_->ForwardHeartbeat({sequence, durable_lsn, committed_lsn, deps_.clock.MonotonicMicros()});
+  const HeartbeatInfo heartbeat{sequence, durable_lsn, committed_lsn, deps_.clock.MonotonicMicros()};
+  {
+    MutexLock lock(&mutex_);
+    heartbeats_.Add(heartbeat);
+  }
+  source_->ForwardHeartbeat(heartbeat);
+}
+
+std::optional<double> Node::StalenessSeconds() {
+  const auto live = Live();
+  if (live == nullptr) return std::nullopt;
+  const int64_t now = deps_.clock.MonotonicMicros();
+  MutexLock lock(&mutex_);
+  if (heartbeats_.newest().sequence == 0) return std::nullopt;
+  const double silence = static_cast<double>(now - heartbeats_.newest().made_micros) / 1e6;
+  return std::max(silence, heartbeats_.LagSeconds(live->applier().applied_lsn(), now));
 }
 
 void Node::OnReplicaAttached(const MemberInfo& member) {

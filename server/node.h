@@ -19,6 +19,7 @@
 #include "common/mutex.h"
 #include "common/rng.h"
 #include "primary/expirer.h"
+#include "primary/heartbeat_log.h"
 #include "primary/node_view.h"
 #include "primary/replication_source.h"
 #include "primary/sequencer.h"
@@ -81,6 +82,9 @@ class Node final : public SourceHost, public ReplicaHost {
   slots::SlotTable& slots() { return *directory_.slots; }
   // nullopt on a primary, and before Start.
   std::optional<ReplicaStatusView> ReplicaStatus();
+  // How old the state may be: the age of the oldest heartbeat that it does not cover, or of the newest heartbeat if
+  // that is more (silence is no freshness). nullopt before the first heartbeat.
+  std::optional<double> StalenessSeconds();
   // Highest LSN that meets the cluster's commit level, as known here.
   Lsn CommittedLsn();
   // writable, streaming, ... as DESIGN 11 of the operator surface; `reason` is set when attention is needed.
@@ -125,6 +129,7 @@ class Node final : public SourceHost, public ReplicaHost {
   std::map<std::string, MemberInfo> attached_ TOWLINE_GUARDED_BY(mutex_);  // to be put into a Members record
   bool members_in_flight_ TOWLINE_GUARDED_BY(mutex_) = false;
   std::string stale_reason_ TOWLINE_GUARDED_BY(mutex_);
+  HeartbeatLog heartbeats_ TOWLINE_GUARDED_BY(mutex_);  // of the upstream
   bool started_ TOWLINE_GUARDED_BY(mutex_) = false;
   bool stopped_ TOWLINE_GUARDED_BY(mutex_) = false;
   std::atomic<bool> fatal_{false};
