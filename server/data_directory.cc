@@ -185,7 +185,7 @@ int ExitCodeFor(const absl::Status& status) {
     return 2;
   }
   if (reason == "wal_corrupt" || reason == "control_damaged" || reason == "store_ahead" ||
-      reason == "state_mismatch") {
+      reason == "store_behind" || reason == "state_mismatch" || reason == "unknown_term") {
     return 11;
   }
   if (absl::IsDataLoss(status)) return 13;

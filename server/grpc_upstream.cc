@@ -16,6 +16,9 @@ namespace {
 
 enum Tag : intptr_t { kStart = 1, kRead, kWrite, kFinish, kWake };
 
+// For the rest of a stream that is over, before it is cut off.
+constexpr auto kDrainTime = std::chrono::seconds(1);
+
 void* ToPointer(Tag tag) { return reinterpret_cast<void*>(static_cast<intptr_t>(tag)); }
 
 // A client call on its own completion queue: one thread issues operations and takes their completions.
@@ -58,6 +61,7 @@ class QueueCall {
     if (!finish_started_) {
       // Finish may only be asked for once the start has completed.
       while (!started_ && !closed_) TakeEvent(std::chrono::system_clock::time_point::max());
+      ReadToTheEnd();
       finish_started_ = true;
       stream_->Finish(&status_, ToPointer(kFinish));
       while (!finished_) TakeEvent(std::chrono::system_clock::time_point::max());
@@ -68,8 +72,10 @@ class QueueCall {
  protected:
   // Waits for the completion of the write on its way. False: the stream is broken.
   bool DrainWrite() {
-    while (!closed_ && (!started_ || write_pending_)) TakeEvent(std::chrono::system_clock::time_point::max());
-    return !closed_;
+    while (!closed_ && !write_broken_ && (!started_ || write_pending_)) {
+      TakeEvent(std::chrono::system_clock::time_point::max());
+    }
+    return !closed_ && !write_broken_;
   }
 
   grpc::ClientContext context_;
@@ -78,6 +84,19 @@ class QueueCall {
   bool write_pending_ = false;
 
  private:
+  // gRPC gives the status only behind the last message, so what nobody wants any more is read and dropped. A peer that
+  // goes on sending is cut off.
+  void ReadToTheEnd() {
+    const auto deadline = std::chrono::system_clock::now() + kDrainTime;
+    while (!closed_) {
+      read_ready_ = false;
+      StartReadIfIdle();
+      if (TakeEvent(deadline)) continue;
+      context_.TryCancel();
+      return;
+    }
+  }
+
   void StartReadIfIdle() {
     if (!started_ || read_pending_ || closed_) return;
     read_pending_ = true;
@@ -100,7 +119,7 @@ class QueueCall {
         break;
       case kWrite:
         write_pending_ = false;
-        if (!ok) closed_ = true;
+        if (!ok) write_broken_ = true;  // what was received before is still to be read
         break;
       case kFinish:
         finished_ = true;
@@ -120,6 +139,7 @@ class QueueCall {
   bool read_pending_ = false;
   bool read_ready_ = false;
   bool closed_ = false;
+  bool write_broken_ = false;
   bool finish_started_ = false;
   bool finished_ = false;
   bool woken_ = false;
