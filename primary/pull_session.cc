@@ -57,6 +57,7 @@ absl::Status PullSessionImpl::OnAck(const v1::PullAck& ack) {
   flushed_lsn_ = std::max(flushed_lsn_, ack.flushed_lsn());
   applied_lsn_ = std::max(applied_lsn_, ack.applied_lsn());
   if (applied_lsn_ >= target_lsn_) caught_up_ = true;
+  if (std::exchange(waits_for_ack_, false)) WakeLocked();
   bootstrapping_ = false;
   if (counted_) return absl::OkStatus();
   counted_ = true;
@@ -151,6 +152,7 @@ absl::StatusOr<bool> PullSessionImpl::TakeRecords(v1::PullResponse* out) {
   const uint64_t credit = granted_bytes_ > sent_before ? granted_bytes_ - sent_before : 0;
   if (credit == 0 && !outgoing_->in_fragment()) return false;
   if (outgoing_->empty()) {
+    if (WaitsForAck()) return false;
     // Set before the look at the end: a record that becomes durable behind it wakes us.
     at_tail_ = true;
     if (live_->spool().end().lsn < cursor_->next_lsn()) return false;
@@ -165,8 +167,20 @@ absl::StatusOr<bool> PullSessionImpl::TakeRecords(v1::PullResponse* out) {
   TOWLINE_RETURN_IF_ERROR(outgoing_->Fill(credit, out));
   core_.CountRecordBytes(outgoing_->sent_bytes() - sent_before);
   MutexLock lock(&mutex_);
-  sent_lsn_ = std::max(sent_lsn_, outgoing_->sent_lsn());
+  const Lsn sent_lsn = std::max(sent_lsn_, outgoing_->sent_lsn());
+  if (sent_lsn > sent_lsn_) record_bytes_ = (outgoing_->sent_bytes() - sent_before) / (sent_lsn - sent_lsn_);
+  sent_lsn_ = sent_lsn;
   return true;
+}
+
+// Small messages go one at a time, as segments do with Nagle's algorithm (RFC 896): a replica that is busy with a sync
+// gets what gathers meanwhile in one piece, which costs it one more sync, not one for each of our groups.
+bool PullSessionImpl::WaitsForAck() {
+  MutexLock lock(&mutex_);
+  const bool outstanding =
+      kind_ == slots::SlotKind::kReplica && outgoing_->sent_bytes() != 0 && flushed_lsn_ < sent_lsn_;
+  waits_for_ack_ = outstanding && (live_->spool().end().lsn - sent_lsn_) * record_bytes_ < core_.options.follow_bytes;
+  return waits_for_ack_;
 }
 
 NextResult PullSessionImpl::EndNow(const absl::Status& status, v1::PullResponse* out) {

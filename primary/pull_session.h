@@ -60,6 +60,7 @@ class PullSessionImpl final : public PullSession, public ServedSession {
   absl::Status OnCredit(const v1::PullCredit& credit);
   bool TakeHeartbeat(v1::PullResponse* out);
   absl::StatusOr<bool> TakeRecords(v1::PullResponse* out);
+  bool WaitsForAck() TOWLINE_EXCLUDES(mutex_);
   NextResult EndNow(v1::PullResponse* out);
   NextResult EndNow(const absl::Status& status, v1::PullResponse* out);
   absl::Status Refused(const absl::Status& status);
@@ -92,6 +93,8 @@ class PullSessionImpl final : public PullSession, public ServedSession {
   std::atomic<bool> at_tail_{false};  // the next durable record must wake us
 
   mutable Mutex mutex_;
+  bool waits_for_ack_ TOWLINE_GUARDED_BY(mutex_) = false;
+  uint64_t record_bytes_ TOWLINE_GUARDED_BY(mutex_) = 0;  // mean of the last message
   bool ended_ TOWLINE_GUARDED_BY(mutex_) = false;
   bool closed_ TOWLINE_GUARDED_BY(mutex_) = false;
   absl::Status end_status_ TOWLINE_GUARDED_BY(mutex_);

@@ -71,6 +71,7 @@ class SnapshotSession {
 struct SourceOptions {
   PlannerOptions planner;
   size_t batch_bytes_max = 1 << 20;  // of records in one message
+  uint64_t follow_bytes = 64 << 10;  // less waits while a replica has still to sync what it was sent
   int64_t heartbeat_micros = 250'000;
   int64_t stall_timeout_micros = 10'000'000;
   int64_t session_timeout_micros = 15'000'000;  // no request for so long: the session ends

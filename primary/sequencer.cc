@@ -55,9 +55,8 @@ Sequencer::Sequencer(GroupSink& sink, StateStore& state, Executor& executor, Clo
 
 Sequencer::~Sequencer() { Stop(); }
 
-absl::Status Sequencer::Submit(std::unique_ptr<WriteJob>* job) {
+absl::Status Sequencer::Submit(std::unique_ptr<WriteJob>* job, Wake wake) {
   const uint64_t bytes = JobBytes(**job);
-  bool wake = false;
   {
     MutexLock lock(&mutex_);
     if (stopping_) {
@@ -74,11 +73,16 @@ absl::Status Sequencer::Submit(std::unique_ptr<WriteJob>* job) {
     (*job)->bytes = bytes;
     queue_bytes_ += bytes;
     ++unanswered_;
-    wake = queue_.empty();
     queue_.push_back(std::move(*job));
   }
-  if (wake) loop_->Wake();
+  kick_due_.store(true, std::memory_order_relaxed);
+  if (wake == Wake::kNow) Kick();
   return absl::OkStatus();
+}
+
+void Sequencer::Kick() {
+  if (!kick_due_.load(std::memory_order_relaxed) || !kick_due_.exchange(false, std::memory_order_acq_rel)) return;
+  loop_->Wake();
 }
 
 void Sequencer::NotifySpace(std::function<void()> fn) {

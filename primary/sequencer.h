@@ -61,9 +61,16 @@ class Sequencer {
             SequencerOptions options, std::function<void(absl::Status)> on_fatal);
   ~Sequencer();
 
-  // Queues a job; one without records is answered in its turn. RESOURCE_EXHAUSTED, reason queue_full, or UNAVAILABLE, reason stopping: *job is untouched and OnDone
-  // will not be called. Never blocks.
-  absl::Status Submit(std::unique_ptr<WriteJob>* job) TOWLINE_EXCLUDES(mutex_);
+  // When the loop is to look at a new job: at once, or when the caller, who has more to submit, calls Kick. A burst
+  // that is kicked once goes into one group, and so costs one sync.
+  enum class Wake { kNow, kAtKick };
+
+  // Queues a job; one without records is answered in its turn. RESOURCE_EXHAUSTED, reason queue_full, or UNAVAILABLE,
+  // reason stopping: *job is untouched and OnDone will not be called. Never blocks.
+  absl::Status Submit(std::unique_ptr<WriteJob>* job, Wake wake = Wake::kNow) TOWLINE_EXCLUDES(mutex_);
+
+  // Wakes the loop if jobs were submitted with kAtKick since the last time. Cheap if not.
+  void Kick() TOWLINE_EXCLUDES(mutex_);
 
   // Calls `fn` once when at least half of the queue is free: at once if it is empty, else from an answer.
   void NotifySpace(std::function<void()> fn) TOWLINE_EXCLUDES(mutex_);
@@ -94,6 +101,8 @@ class Sequencer {
   const uint64_t term_id_;
   const SequencerOptions options_;
   const std::function<void(absl::Status)> on_fatal_;
+
+  std::atomic<bool> kick_due_{false};  // jobs wait that the loop was not woken for
 
   mutable Mutex mutex_;
   CondVar idle_cv_;

@@ -13,6 +13,9 @@ namespace towline {
 namespace {
 
 constexpr int64_t kReadTimeoutMicros = 250'000;
+// Acks leave at most so often, but for one that may follow another at once: that of the apply after that of the sync.
+// The upstream sends what has gathered when an ack comes, so this also makes the groups that are synced here larger.
+constexpr int64_t kAckMicros = 2'000;
 // Acks that only tell of applied records leave at most so often, until all that is durable is applied.
 constexpr int64_t kAppliedAckMicros = 10'000;
 // Most messages of one step; heartbeats do not fill a group.
@@ -46,7 +49,9 @@ PullStage::PullStage(ReplicaHost& host, const ReplicaOptions& options, PullStrea
   progress_.applied_lsn = generation_->applier().applied_lsn();
   progress_.upstream_durable_lsn = started.durable_lsn();
   listener_ = generation_->AddAppliedListener([this](Lsn applied) {
-    if (applied >= flushed_lsn_.load(std::memory_order_relaxed)) stream_.Wake();
+    // Before the next ack may leave, a wake is for nothing: the read ends at that time by itself.
+    if (applied < flushed_lsn_.load(std::memory_order_relaxed)) return;
+    if (clock_.MonotonicMicros() >= next_ack_micros_.load(std::memory_order_relaxed)) stream_.Wake();
   });
 }
 
@@ -165,6 +170,8 @@ StageResult PullStage::Answer() {
     if (!stream_.Write(request)) return StageResult::Reconnect(StreamEnded(stream_));
     last_ack_ = ack;
     last_ack_micros_ = now;
+    next_ack_micros_.store(std::max(next_ack_micros_.load(std::memory_order_relaxed), now - kAckMicros) + kAckMicros,
+                           std::memory_order_relaxed);
     progress_.acked = true;
   }
   if (MayGrant() && credit_.due()) {
@@ -175,10 +182,9 @@ StageResult PullStage::Answer() {
 }
 
 bool PullStage::AckIsDue(const v1::PullAck& ack, int64_t now) const {
-  if (!progress_.acked || ack.flushed_lsn() != last_ack_.flushed_lsn() ||
-      ack.heartbeat_sequence() != last_ack_.heartbeat_sequence()) {
-    return true;
-  }
+  if (!progress_.acked || ack.heartbeat_sequence() != last_ack_.heartbeat_sequence()) return true;
+  if (now < next_ack_micros_.load(std::memory_order_relaxed)) return false;
+  if (ack.flushed_lsn() != last_ack_.flushed_lsn()) return true;
   const bool applied_moved = ack.applied_lsn() != last_ack_.applied_lsn() ||
                              ack.heartbeat_applied_sequence() != last_ack_.heartbeat_applied_sequence();
   return applied_moved && (ack.applied_lsn() == ack.flushed_lsn() || now - last_ack_micros_ >= kAppliedAckMicros);
@@ -203,7 +209,9 @@ bool PullStage::MayGrant() const { return generation_->applier().queued_bytes() 
 
 int64_t PullStage::ReadTimeout() const {
   const bool waits_for_applier = last_ack_.applied_lsn() < progress_.flushed_lsn || (!MayGrant() && credit_.due());
-  return waits_for_applier ? kAppliedAckMicros : kReadTimeoutMicros;
+  if (!waits_for_applier) return kReadTimeoutMicros;
+  const int64_t left = next_ack_micros_.load(std::memory_order_relaxed) - clock_.MonotonicMicros();
+  return left > 0 ? left : kAppliedAckMicros;
 }
 
 Term PullStage::SeenTerm() const { return std::max(started_term_, intake_.end().term); }

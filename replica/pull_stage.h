@@ -80,6 +80,7 @@ class PullStage {
   v1::PullResponse message_;
   v1::PullAck last_ack_;
   int64_t last_ack_micros_ = 0;
+  std::atomic<int64_t> next_ack_micros_{0};  // no ack of records before; also for the applied listener
   int64_t last_message_micros_;
   int64_t last_progress_micros_;
   PullProgress progress_;

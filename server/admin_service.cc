@@ -3,7 +3,6 @@
 #include <memory>
 
 #include "absl/strings/str_cat.h"
-#include "client/rpc_status.h"
 #include "common/error.h"
 #include "server/position_proto.h"
 #include "server/run_on_pool.h"
@@ -16,40 +15,48 @@ constexpr size_t kPingBytesMax = 1 << 20;
 constexpr uint32_t kDigestTimeoutDefaultMs = 10'000;
 constexpr uint32_t kDigestTimeoutMaxMs = 600'000;
 
+using PingCall = UnaryCall<v1::PingRequest, v1::PingResponse>;
+
+// As many as of writes: a ping measures what a call costs besides its work.
+constexpr int kArmedPings = 64;
+
+absl::Status Ping(const v1::PingRequest& request, v1::PingResponse* response) {
+  if (request.payload().size() > kPingBytesMax) {
+    return MakeError(absl::StatusCode::kInvalidArgument, "payload_too_large",
+                     absl::StrCat("the payload has ", request.payload().size(), " bytes; at most ", kPingBytesMax));
+  }
+  response->set_payload(request.payload());
+  return absl::OkStatus();
+}
+
 }  // namespace
 
-grpc::ServerUnaryReactor* AdminServiceImpl::GetStatus(grpc::CallbackServerContext* context,
-                                                      const v1::GetStatusRequest*, v1::GetStatusResponse* response) {
-  return RunOnPool(pool_, context, [this, response] {
-    FillStatus(node_, response);
-    return absl::OkStatus();
-  });
-}
-
-grpc::ServerUnaryReactor* AdminServiceImpl::GetHistory(grpc::CallbackServerContext* context,
-                                                       const v1::GetHistoryRequest*,
-                                                       v1::GetHistoryResponse* response) {
-  return RunOnPool(pool_, context, [this, response] {
-    const NodeView view = node_.View();
-    response->set_cluster_id(view.cluster_id);
-    for (const HistoryEntry& entry : view.history) FillHistoryEntry(entry, response->add_history());
-    return absl::OkStatus();
-  });
-}
-
-grpc::ServerUnaryReactor* AdminServiceImpl::GetTopology(grpc::CallbackServerContext* context,
-                                                        const v1::GetTopologyRequest*,
-                                                        v1::GetTopologyResponse* response) {
-  return RunOnPool(pool_, context, [this, response] {
-    FillTopology(node_, response);
-    return absl::OkStatus();
-  });
-}
-
-grpc::ServerUnaryReactor* AdminServiceImpl::GetDigest(grpc::CallbackServerContext* context,
-                                                      const v1::GetDigestRequest* request,
-                                                      v1::GetDigestResponse* response) {
-  return RunOnPool(pool_, context, [this, request, response] { return Digest(*request, response); });
+void AdminServiceImpl::Serve(RpcQueue& queue) {
+  using Service = v1::AdminService::AsyncService;
+  ServeOnPool(queue, &service_, &Service::RequestGetStatus, pool_,
+              [this](const v1::GetStatusRequest&, v1::GetStatusResponse* response) {
+                FillStatus(node_, response);
+                return absl::OkStatus();
+              });
+  ServeOnPool(queue, &service_, &Service::RequestGetHistory, pool_,
+              [this](const v1::GetHistoryRequest&, v1::GetHistoryResponse* response) {
+                const NodeView view = node_.View();
+                response->set_cluster_id(view.cluster_id);
+                for (const HistoryEntry& entry : view.history) FillHistoryEntry(entry, response->add_history());
+                return absl::OkStatus();
+              });
+  ServeOnPool(queue, &service_, &Service::RequestGetTopology, pool_,
+              [this](const v1::GetTopologyRequest&, v1::GetTopologyResponse* response) {
+                FillTopology(node_, response);
+                return absl::OkStatus();
+              });
+  ServeOnPool(queue, &service_, &Service::RequestGetDigest, pool_,
+              [this](const v1::GetDigestRequest& request, v1::GetDigestResponse* response) {
+                return Digest(request, response);
+              });
+  ServeUnary(
+      queue, &service_, &Service::RequestPing,
+      [](PingCall* call) { call->Finish(Ping(call->request(), call->response())); }, kArmedPings);
 }
 
 absl::Status AdminServiceImpl::Digest(const v1::GetDigestRequest& request, v1::GetDigestResponse* response) {
@@ -71,20 +78,6 @@ absl::Status AdminServiceImpl::Digest(const v1::GetDigestRequest& request, v1::G
   response->set_digest(digest.sum.Hex());
   response->set_keys(digest.keys);
   return absl::OkStatus();
-}
-
-grpc::ServerUnaryReactor* AdminServiceImpl::Ping(grpc::CallbackServerContext* context, const v1::PingRequest* request,
-                                                 v1::PingResponse* response) {
-  grpc::ServerUnaryReactor* const reactor = context->DefaultReactor();
-  if (request->payload().size() > kPingBytesMax) {
-    reactor->Finish(ToGrpcStatus(
-        MakeError(absl::StatusCode::kInvalidArgument, "payload_too_large",
-                  absl::StrCat("the payload has ", request->payload().size(), " bytes; at most ", kPingBytesMax))));
-    return reactor;
-  }
-  response->set_payload(request->payload());
-  reactor->Finish(grpc::Status::OK);
-  return reactor;
 }
 
 }  // namespace towline

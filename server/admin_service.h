@@ -5,29 +5,24 @@
 
 #include "common/work_pool.h"
 #include "server/node.h"
+#include "server/rpc_queue.h"
 #include "towline/v1/admin_service.grpc.pb.h"
 
 namespace towline {
 
-// Threads: gRPC's; Ping is answered on its thread, the rest runs on `pool`.
-class AdminServiceImpl final : public v1::AdminService::CallbackService {
+// Threads: a queue's; Ping is answered on its thread, the rest runs on `pool`.
+class AdminServiceImpl final {
  public:
   AdminServiceImpl(Node& node, WorkPool& pool) : node_(node), pool_(pool) {}
 
-  grpc::ServerUnaryReactor* GetStatus(grpc::CallbackServerContext* context, const v1::GetStatusRequest* request,
-                                      v1::GetStatusResponse* response) override;
-  grpc::ServerUnaryReactor* GetHistory(grpc::CallbackServerContext* context, const v1::GetHistoryRequest* request,
-                                       v1::GetHistoryResponse* response) override;
-  grpc::ServerUnaryReactor* GetTopology(grpc::CallbackServerContext* context, const v1::GetTopologyRequest* request,
-                                        v1::GetTopologyResponse* response) override;
-  grpc::ServerUnaryReactor* GetDigest(grpc::CallbackServerContext* context, const v1::GetDigestRequest* request,
-                                      v1::GetDigestResponse* response) override;
-  grpc::ServerUnaryReactor* Ping(grpc::CallbackServerContext* context, const v1::PingRequest* request,
-                                 v1::PingResponse* response) override;
+  grpc::Service* service() { return &service_; }
+  // Before the queue starts.
+  void Serve(RpcQueue& queue);
 
  private:
   absl::Status Digest(const v1::GetDigestRequest& request, v1::GetDigestResponse* response);
 
+  v1::AdminService::AsyncService service_;
   Node& node_;
   WorkPool& pool_;
 };

@@ -115,7 +115,7 @@ int RunDaemon(const NodeConfig& config) {
   const std::unique_ptr<Node> node = *std::move(opened);
 
   // The ports are taken before anything runs: a node that cannot be reached should not attach anywhere.
-  auto grpc_server = StartGrpcServer(config.listen, *node, *executor);
+  auto grpc_server = StartGrpcServer(config.listen, *node);
   if (!grpc_server.ok()) return Fail(*logger, grpc_server.status());
   if (config.advertise.empty()) node->SetAdvertisedAddress(WithPort(config.listen, (*grpc_server)->port()));
   std::unique_ptr<HttpServer> http_server;

@@ -1,19 +1,23 @@
 #include "server/grpc_server.h"
 
-#include <grpcpp/ext/proto_server_reflection_plugin.h>
 #include <grpcpp/grpcpp.h>
-#include <grpcpp/health_check_service_interface.h>
 
+#include <algorithm>
 #include <chrono>
 #include <cstdint>
+#include <thread>
 #include <utility>
+#include <vector>
 
 #include "absl/strings/str_cat.h"
 #include "common/error.h"
 #include "common/work_pool.h"
 #include "server/admin_service.h"
+#include "server/health_service.h"
 #include "server/kv_service.h"
+#include "server/reflection_service.h"
 #include "server/replication_service.h"
+#include "server/rpc_queue.h"
 #include "server/slot_service.h"
 
 namespace towline {
@@ -26,7 +30,8 @@ constexpr int kAdminThreads = 1;
 constexpr size_t kPoolQueueMax = 4096;
 // Every stream has at most one task in the queue.
 constexpr size_t kStreamQueueMax = SIZE_MAX;
-constexpr int64_t kSelfPingMicros = 250'000;
+// Threads that read and answer calls. One serves a small machine best: a second one steals its events.
+constexpr unsigned kRpcThreadsMax = 4;
 constexpr auto kShutdownGrace = std::chrono::seconds(1);
 
 void Configure(grpc::ServerBuilder* builder) {
@@ -44,6 +49,13 @@ void Configure(grpc::ServerBuilder* builder) {
   builder->AddChannelArgument(GRPC_ARG_HTTP2_WRITE_BUFFER_SIZE, 1 << 20);
 }
 
+std::vector<std::string> ServiceNames() {
+  return {v1::KvService::service_full_name(), v1::ReplicationService::service_full_name(),
+          v1::SlotService::service_full_name(), v1::AdminService::service_full_name(),
+          grpc::health::v1::Health::service_full_name(),
+          grpc::reflection::v1alpha::ServerReflection::service_full_name()};
+}
+
 class GrpcServerImpl final : public GrpcServer {
  public:
   explicit GrpcServerImpl(Node& node)
@@ -54,29 +66,37 @@ class GrpcServerImpl final : public GrpcServer {
         kv_(node, *reads_),
         replication_(node, *streams_, *admin_pool_),
         slots_(node, *admin_pool_),
-        admin_(node, *admin_pool_) {}
+        admin_(node, *admin_pool_),
+        reflection_(ServiceNames()) {}
 
   ~GrpcServerImpl() override { Shutdown(); }
 
-  absl::Status Start(const std::string& address, Executor& executor) {
-    grpc::EnableDefaultHealthCheckService(true);
-    grpc::reflection::InitProtoReflectionServerBuilderPlugin();
+  absl::Status Start(const std::string& address) {
     grpc::ServerBuilder builder;
     Configure(&builder);
     builder.AddListeningPort(address, grpc::InsecureServerCredentials(), &port_);
-    builder.RegisterService(&kv_);
-    builder.RegisterService(&replication_);
-    builder.RegisterService(&slots_);
-    builder.RegisterService(&admin_);
+    for (grpc::Service* service : {kv_.service(), replication_.service(), slots_.service(), admin_.service(),
+                                   health_.service(), reflection_.service()}) {
+      builder.RegisterService(service);
+    }
+    const unsigned threads = std::clamp(std::thread::hardware_concurrency() / 2, 1u, kRpcThreadsMax);
+    for (unsigned i = 0; i < threads; ++i) queues_.push_back(std::make_unique<RpcQueue>(builder.AddCompletionQueue()));
     server_ = builder.BuildAndStart();
     if (server_ == nullptr || port_ == 0) {
       return MakeError(absl::StatusCode::kFailedPrecondition, "port_in_use",
                        absl::StrCat("cannot listen for gRPC on ", address),
                        "stop what listens there, or give another --listen");
     }
-    self_stub_ = v1::AdminService::NewStub(server_->InProcessChannel(grpc::ChannelArguments()));
-    self_ping_ = executor.Start("self-ping", [this] { return SelfPing(); });
     UpdateHealth();
+    for (const std::unique_ptr<RpcQueue>& queue : queues_) {
+      kv_.Serve(*queue);
+      replication_.Serve(*queue);
+      slots_.Serve(*queue);
+      admin_.Serve(*queue);
+      health_.Serve(*queue);
+      reflection_.Serve(*queue);
+      queue->Start();
+    }
     return absl::OkStatus();
   }
 
@@ -84,21 +104,21 @@ class GrpcServerImpl final : public GrpcServer {
 
   void UpdateHealth() override {
     const bool readable = node_.CheckReadable().ok();
-    SetHealth(v1::KvService::service_full_name(), node_.is_primary() ? node_.CheckWritable().ok() : readable);
-    SetHealth(v1::ReplicationService::service_full_name(), readable);
-    SetHealth(v1::SlotService::service_full_name(), readable);
-    SetHealth(v1::AdminService::service_full_name(), true);
-    SetHealth("", readable);
+    health_.Set(v1::KvService::service_full_name(), node_.is_primary() ? node_.CheckWritable().ok() : readable);
+    health_.Set(v1::ReplicationService::service_full_name(), readable);
+    health_.Set(v1::SlotService::service_full_name(), readable);
+    health_.Set(v1::AdminService::service_full_name(), true);
+    health_.Set("", readable);
   }
 
   void Shutdown() override {
     if (server_ == nullptr) return;
-    server_->GetHealthCheckService()->Shutdown();
-    if (self_ping_) self_ping_->Stop();
-    self_stub_.reset();
+    health_.Shutdown();
     // Open streams end by their sessions' status; what does not is cancelled after the grace period.
     server_->Shutdown(std::chrono::system_clock::now() + kShutdownGrace);
     server_->Wait();
+    // Calls that are still worked on need the pools.
+    for (const std::unique_ptr<RpcQueue>& queue : queues_) queue->Stop();
     reads_->Stop();
     streams_->Stop();
     admin_pool_->Stop();
@@ -106,20 +126,6 @@ class GrpcServerImpl final : public GrpcServer {
   }
 
  private:
-  void SetHealth(const std::string& service, bool serving) {
-    server_->GetHealthCheckService()->SetServingStatus(service, serving);
-  }
-
-  // gRPC's callback threads sleep for 100 ms after a second without an event, and a call that arrives then waits
-  // (docs/adr/0004). A call to ourselves, four times a second, is such an event.
-  StepResult SelfPing() {
-    grpc::ClientContext context;
-    context.set_deadline(std::chrono::system_clock::now() + std::chrono::seconds(1));
-    v1::PingResponse response;
-    (void)self_stub_->Ping(&context, v1::PingRequest(), &response);
-    return StepResult::WaitFor(kSelfPingMicros);
-  }
-
   Node& node_;
   const std::unique_ptr<WorkPool> reads_;
   const std::unique_ptr<WorkPool> streams_;
@@ -128,18 +134,18 @@ class GrpcServerImpl final : public GrpcServer {
   ReplicationServiceImpl replication_;
   SlotServiceImpl slots_;
   AdminServiceImpl admin_;
+  HealthServiceImpl health_;
+  ReflectionServiceImpl reflection_;
   int port_ = 0;
+  std::vector<std::unique_ptr<RpcQueue>> queues_;
   std::unique_ptr<grpc::Server> server_;
-  std::unique_ptr<v1::AdminService::Stub> self_stub_;
-  std::unique_ptr<Loop> self_ping_;
 };
 
 }  // namespace
 
-absl::StatusOr<std::unique_ptr<GrpcServer>> StartGrpcServer(const std::string& address, Node& node,
-                                                            Executor& executor) {
+absl::StatusOr<std::unique_ptr<GrpcServer>> StartGrpcServer(const std::string& address, Node& node) {
   auto server = std::make_unique<GrpcServerImpl>(node);
-  TOWLINE_RETURN_IF_ERROR(server->Start(address, executor));
+  TOWLINE_RETURN_IF_ERROR(server->Start(address));
   return server;
 }
 

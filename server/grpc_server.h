@@ -1,4 +1,4 @@
-// The gRPC server of a node: services, health, reflection, and the ping that keeps it awake.
+// The gRPC server of a node: services, health, reflection, and the threads that serve them.
 
 #ifndef TOWLINE_SERVER_GRPC_SERVER_H_
 #define TOWLINE_SERVER_GRPC_SERVER_H_
@@ -8,7 +8,6 @@
 
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
-#include "common/executor.h"
 #include "server/node.h"
 
 namespace towline {
@@ -28,8 +27,7 @@ class GrpcServer {
 };
 
 // Binds HOST:PORT exclusively and starts. FAILED_PRECONDITION, reason port_in_use.
-absl::StatusOr<std::unique_ptr<GrpcServer>> StartGrpcServer(const std::string& address, Node& node,
-                                                            Executor& executor);
+absl::StatusOr<std::unique_ptr<GrpcServer>> StartGrpcServer(const std::string& address, Node& node);
 
 }  // namespace towline
 

@@ -52,7 +52,7 @@ class QueueCall {
   }
 
   void Wake() {
-    if (!wake_pending_.exchange(true)) alarm_.Set(&queue_, std::chrono::system_clock::now(), ToPointer(kWake));
+    if (!wake_pending_.exchange(true)) alarm_.Set(&queue_, gpr_inf_past(GPR_CLOCK_MONOTONIC), ToPointer(kWake));
   }
 
   void Cancel() { context_.TryCancel(); }

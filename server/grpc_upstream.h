@@ -1,7 +1,7 @@
 // A replica's upstream over gRPC.
 //
-// Every stream has a completion queue of its own, driven by the thread that reads it: no other thread stands between
-// the socket and the log, and gRPC's callback pollers, which sleep when idle, are not involved.
+// Every stream has a completion queue of its own, driven by the thread that reads it: as a rule no other thread stands
+// between the socket and the log.
 
 #ifndef TOWLINE_SERVER_GRPC_UPSTREAM_H_
 #define TOWLINE_SERVER_GRPC_UPSTREAM_H_

@@ -12,6 +12,7 @@
 #include "common/error.h"
 #include "primary/write_intake.h"
 #include "server/position_proto.h"
+#include "server/rpc_call.h"
 #include "server/run_on_pool.h"
 #include "server/write_stream_call.h"
 
@@ -25,35 +26,34 @@ constexpr size_t kPageBytesMax = 2 << 20;
 
 uint64_t NowMs(Node& node) { return static_cast<uint64_t>(node.clock().WallMicros()) / 1000; }
 
-// One unary write. The request and response belong to gRPC until Finish.
+using WriteCall = UnaryCall<v1::WriteRequest, v1::WriteResponse>;
+
+// Calls that may arrive in one burst before the queue's thread takes the first.
+constexpr int kArmedWrites = 64;
+
+// One unary write.
 class UnaryWriteJob final : public WriteJob {
  public:
-  UnaryWriteJob(Node& node, grpc::ServerUnaryReactor* reactor, v1::WriteResponse* response)
-      : node_(node), reactor_(reactor), response_(response) {}
+  UnaryWriteJob(Node& node, WriteCall* call) : node_(node), call_(call) {}
 
   void OnDone(std::unique_ptr<WriteJob> self) override {
     const WriteOutcome& outcome = records[0].outcome;
-    grpc::Status status;
-    if (outcome.status.ok()) {
-      FillWritten(node_, outcome, response_);
-    } else {
-      status = ToGrpcStatus(outcome.status);
-    }
-    grpc::ServerUnaryReactor* const reactor = reactor_;
+    const absl::Status status = outcome.status;
+    if (status.ok()) FillWritten(outcome, call_->response());
+    WriteCall* const call = call_;
     self.reset();
-    reactor->Finish(status);
+    call->Finish(status);
   }
 
  private:
-  static void FillWritten(Node& node, const WriteOutcome& outcome, v1::WriteResponse* response) {
-    FillOutcomePosition(node, outcome, response->mutable_position());
+  void FillWritten(const WriteOutcome& outcome, v1::WriteResponse* response) {
+    FillOutcomePosition(node_, outcome, response->mutable_position());
     response->set_duplicate(outcome.duplicate);
-    response->set_committed_lsn(node.CommittedLsn());
+    response->set_committed_lsn(node_.CommittedLsn());
   }
 
   Node& node_;
-  grpc::ServerUnaryReactor* const reactor_;
-  v1::WriteResponse* const response_;
+  WriteCall* const call_;
 };
 
 absl::Status CheckKey(absl::string_view key) {
@@ -193,41 +193,40 @@ absl::Status DoScan(Node& node, ScanRegistry& scans, const v1::ScanRequest& requ
 KvServiceImpl::KvServiceImpl(Node& node, WorkPool& reads)
     : node_(node), reads_(reads), scans_(node.clock(), node.rng()) {}
 
-grpc::ServerUnaryReactor* KvServiceImpl::Write(grpc::CallbackServerContext* context, const v1::WriteRequest* request,
-                                               v1::WriteResponse* response) {
-  grpc::ServerUnaryReactor* const reactor = context->DefaultReactor();
+void KvServiceImpl::Serve(RpcQueue& queue) {
+  using Service = v1::KvService::AsyncService;
+  ServeUnary(queue, &service_, &Service::RequestWrite, [this](WriteCall* call) { Write(call); }, kArmedWrites);
+  ServeWriteStream(queue, service_, node_);
+  ServeOnPool(queue, &service_, &Service::RequestGet, reads_,
+              [this](const v1::GetRequest& request, v1::GetResponse* response) {
+                return DoGet(node_, request, response);
+              });
+  ServeOnPool(queue, &service_, &Service::RequestBatchGet, reads_,
+              [this](const v1::BatchGetRequest& request, v1::BatchGetResponse* response) {
+                return DoBatchGet(node_, request, response);
+              });
+  ServeOnPool(queue, &service_, &Service::RequestScan, reads_,
+              [this](const v1::ScanRequest& request, v1::ScanResponse* response) {
+                return DoScan(node_, scans_, request, response);
+              });
+  queue.AtEndOfRound([this] {
+    if (node_.sequencer() != nullptr) node_.sequencer()->Kick();
+  });
+}
+
+void KvServiceImpl::Write(WriteCall* call) {
   absl::Status status = node_.CheckWritable();
-  auto job = std::make_unique<UnaryWriteJob>(node_, reactor, response);
+  auto job = std::make_unique<UnaryWriteJob>(node_, call);
   if (status.ok()) {
-    status = BuildWriteRecord(*request, NowMs(node_), node_.config().limits_record_bytes, &job->records.emplace_back());
+    status = BuildWriteRecord(call->request(), NowMs(node_), node_.config().limits_record_bytes,
+                              &job->records.emplace_back());
   }
   if (status.ok()) {
     std::unique_ptr<WriteJob> submitted = std::move(job);
-    status = node_.sequencer()->Submit(&submitted);
-    if (status.ok()) return reactor;
+    status = node_.sequencer()->Submit(&submitted, Sequencer::Wake::kAtKick);
+    if (status.ok()) return;
   }
-  reactor->Finish(ToGrpcStatus(status));
-  return reactor;
-}
-
-grpc::ServerBidiReactor<v1::WriteStreamRequest, v1::WriteStreamResponse>* KvServiceImpl::WriteStream(
-    grpc::CallbackServerContext*) {
-  return NewWriteStreamCall(node_);
-}
-
-grpc::ServerUnaryReactor* KvServiceImpl::Get(grpc::CallbackServerContext* context, const v1::GetRequest* request,
-                                             v1::GetResponse* response) {
-  return RunOnPool(reads_, context, [this, request, response] { return DoGet(node_, *request, response); });
-}
-
-grpc::ServerUnaryReactor* KvServiceImpl::BatchGet(grpc::CallbackServerContext* context,
-                                                  const v1::BatchGetRequest* request, v1::BatchGetResponse* response) {
-  return RunOnPool(reads_, context, [this, request, response] { return DoBatchGet(node_, *request, response); });
-}
-
-grpc::ServerUnaryReactor* KvServiceImpl::Scan(grpc::CallbackServerContext* context, const v1::ScanRequest* request,
-                                              v1::ScanResponse* response) {
-  return RunOnPool(reads_, context, [this, request, response] { return DoScan(node_, scans_, *request, response); });
+  call->Finish(status);
 }
 
 }  // namespace towline

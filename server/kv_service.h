@@ -7,28 +7,25 @@
 
 #include "common/work_pool.h"
 #include "server/node.h"
+#include "server/rpc_call.h"
 #include "server/scan_registry.h"
 #include "towline/v1/kv_service.grpc.pb.h"
 
 namespace towline {
 
-// Threads: gRPC's. Reads run on `reads`, writes on the node's loops; nothing blocks an RPC thread on the disk.
-class KvServiceImpl final : public v1::KvService::CallbackService {
+// Threads: a queue's. Reads run on `reads`, writes on the node's loops; nothing blocks an RPC thread on the disk.
+class KvServiceImpl final {
  public:
   KvServiceImpl(Node& node, WorkPool& reads);
 
-  grpc::ServerUnaryReactor* Write(grpc::CallbackServerContext* context, const v1::WriteRequest* request,
-                                  v1::WriteResponse* response) override;
-  grpc::ServerBidiReactor<v1::WriteStreamRequest, v1::WriteStreamResponse>* WriteStream(
-      grpc::CallbackServerContext* context) override;
-  grpc::ServerUnaryReactor* Get(grpc::CallbackServerContext* context, const v1::GetRequest* request,
-                                v1::GetResponse* response) override;
-  grpc::ServerUnaryReactor* BatchGet(grpc::CallbackServerContext* context, const v1::BatchGetRequest* request,
-                                     v1::BatchGetResponse* response) override;
-  grpc::ServerUnaryReactor* Scan(grpc::CallbackServerContext* context, const v1::ScanRequest* request,
-                                 v1::ScanResponse* response) override;
+  grpc::Service* service() { return &service_; }
+  // Before the queue starts.
+  void Serve(RpcQueue& queue);
 
  private:
+  void Write(UnaryCall<v1::WriteRequest, v1::WriteResponse>* call);
+
+  v1::KvService::AsyncService service_;
   Node& node_;
   WorkPool& reads_;
   ScanRegistry scans_;

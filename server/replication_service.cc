@@ -4,8 +4,8 @@
 #include <memory>
 #include <utility>
 
-#include "client/rpc_status.h"
 #include "common/error.h"
+#include "server/rpc_call.h"
 #include "server/run_on_pool.h"
 #include "server/strand.h"
 
@@ -15,19 +15,21 @@ namespace {
 absl::Status ClientGone() { return MakeError(absl::StatusCode::kCancelled, "cancelled", "the peer went away"); }
 
 // One Pull stream: gRPC's events fill an inbox, the strand drives the session.
-class PullCall final : public grpc::ServerBidiReactor<v1::PullRequest, v1::PullResponse> {
+class PullCall final : public BidiCall<v1::PullRequest, v1::PullResponse> {
  public:
-  static PullCall* Start(Node& node, WorkPool& pool) {
-    auto call = std::shared_ptr<PullCall>(new PullCall);
-    call->self_ = call;
+  PullCall(RpcQueue& queue, Asker asker, Node& node, WorkPool& pool)
+      : BidiCall(queue, std::move(asker)), node_(node), pool_(pool) {}
+
+ private:
+  void OnOpen() override {
+    self_.reset(this);
     // The strand must not keep the call alive on its own: the session's wake callback holds the strand.
-    const std::weak_ptr<PullCall> weak = call;
-    call->strand_ = std::make_shared<Strand>(pool, [weak] {
+    const std::weak_ptr<PullCall> weak = self_;
+    strand_ = std::make_shared<Strand>(pool_, [weak] {
       if (const auto alive = weak.lock()) alive->Run();
     });
-    call->session_ = node.source().NewPullSession([strand = call->strand_] { strand->Signal(); });
-    call->StartRead(&call->incoming_);
-    return call.get();
+    session_ = node_.source().NewPullSession([strand = strand_] { strand->Signal(); });
+    StartRead(&incoming_);
   }
 
   void OnReadDone(bool ok) override {
@@ -62,9 +64,6 @@ class PullCall final : public grpc::ServerBidiReactor<v1::PullRequest, v1::PullR
 
   void OnDone() override { self_.reset(); }
 
- private:
-  PullCall() = default;
-
   // Strand only.
   void Run() {
     if (finished_) return;
@@ -92,7 +91,7 @@ class PullCall final : public grpc::ServerBidiReactor<v1::PullRequest, v1::PullR
           MutexLock lock(&mutex_);
           write_pending_ = true;
         }
-        StartWrite(&outgoing_);
+        StartWrite(outgoing_);
         return;
       }
       case NextResult::kWait:
@@ -105,14 +104,16 @@ class PullCall final : public grpc::ServerBidiReactor<v1::PullRequest, v1::PullR
   void End(const absl::Status& status) {
     finished_ = true;
     session_->Close();
-    Finish(ToGrpcStatus(status));
+    Finish(status);
   }
 
-  std::shared_ptr<PullCall> self_;
+  Node& node_;
+  WorkPool& pool_;
+  std::shared_ptr<PullCall> self_;  // from the first event to the last
   std::shared_ptr<Strand> strand_;
   std::unique_ptr<PullSession> session_;
   v1::PullRequest incoming_;   // gRPC's between StartRead and OnReadDone
-  v1::PullResponse outgoing_;  // gRPC's between StartWrite and OnWriteDone
+  v1::PullResponse outgoing_;  // strand only
   bool started_ = false;       // strand only
   bool finished_ = false;      // strand only
 
@@ -124,17 +125,19 @@ class PullCall final : public grpc::ServerBidiReactor<v1::PullRequest, v1::PullR
 };
 
 // One FetchSnapshot stream.
-class SnapshotCall final : public grpc::ServerWriteReactor<v1::FetchSnapshotResponse> {
+class SnapshotCall final : public ServerStreamCall<v1::FetchSnapshotRequest, v1::FetchSnapshotResponse> {
  public:
-  static SnapshotCall* Start(Node& node, WorkPool& pool, const v1::FetchSnapshotRequest* request) {
-    auto call = std::shared_ptr<SnapshotCall>(new SnapshotCall(node, request));
-    call->self_ = call;
-    const std::weak_ptr<SnapshotCall> weak = call;
-    call->strand_ = std::make_shared<Strand>(pool, [weak] {
+  SnapshotCall(RpcQueue& queue, Asker asker, Node& node, WorkPool& pool)
+      : ServerStreamCall(queue, std::move(asker)), node_(node), pool_(pool) {}
+
+ private:
+  void OnOpen() override {
+    self_.reset(this);
+    const std::weak_ptr<SnapshotCall> weak = self_;
+    strand_ = std::make_shared<Strand>(pool_, [weak] {
       if (const auto alive = weak.lock()) alive->Run();
     });
-    call->strand_->Signal();
-    return call.get();
+    strand_->Signal();
   }
 
   void OnWriteDone(bool ok) override {
@@ -156,9 +159,6 @@ class SnapshotCall final : public grpc::ServerWriteReactor<v1::FetchSnapshotResp
 
   void OnDone() override { self_.reset(); }
 
- private:
-  SnapshotCall(Node& node, const v1::FetchSnapshotRequest* request) : node_(node), request_(request) {}
-
   // Strand only.
   void Run() {
     if (finished_) return;
@@ -170,7 +170,7 @@ class SnapshotCall final : public grpc::ServerWriteReactor<v1::FetchSnapshotResp
     }
     if (broken) return End(ClientGone());
     if (session_ == nullptr) {
-      auto session = node_.source().NewSnapshotSession(*request_);
+      auto session = node_.source().NewSnapshotSession(request());
       if (!session.ok()) return End(session.status());
       session_ = *std::move(session);
     }
@@ -179,18 +179,18 @@ class SnapshotCall final : public grpc::ServerWriteReactor<v1::FetchSnapshotResp
       MutexLock lock(&mutex_);
       write_pending_ = true;
     }
-    StartWrite(&outgoing_);
+    StartWrite(outgoing_);
   }
 
   void End(const absl::Status& status) {
     finished_ = true;
     if (session_ != nullptr) session_->Close();
-    Finish(ToGrpcStatus(status));
+    Finish(status);
   }
 
   Node& node_;
-  const v1::FetchSnapshotRequest* const request_;  // gRPC's, until Finish
-  std::shared_ptr<SnapshotCall> self_;
+  WorkPool& pool_;
+  std::shared_ptr<SnapshotCall> self_;  // from the first event to the last
   std::shared_ptr<Strand> strand_;
   std::unique_ptr<SnapshotSession> session_;
   v1::FetchSnapshotResponse outgoing_;
@@ -203,25 +203,32 @@ class SnapshotCall final : public grpc::ServerWriteReactor<v1::FetchSnapshotResp
 
 }  // namespace
 
-grpc::ServerBidiReactor<v1::PullRequest, v1::PullResponse>* ReplicationServiceImpl::Pull(
-    grpc::CallbackServerContext*) {
-  return PullCall::Start(node_, streams_);
-}
-
-grpc::ServerWriteReactor<v1::FetchSnapshotResponse>* ReplicationServiceImpl::FetchSnapshot(
-    grpc::CallbackServerContext*, const v1::FetchSnapshotRequest* request) {
-  return SnapshotCall::Start(node_, streams_, request);
-}
-
-grpc::ServerUnaryReactor* ReplicationServiceImpl::PlanResume(grpc::CallbackServerContext* context,
-                                                             const v1::PlanResumeRequest* request,
-                                                             v1::PlanResumeResponse* response) {
-  return RunOnPool(calls_, context, [this, request, response]() -> absl::Status {
-    uint64_t bytes = 0;
-    TOWLINE_ASSIGN_OR_RETURN(*response->mutable_plan(), node_.source().Explain(request->start(), &bytes));
-    response->set_bytes_to_ship(bytes);
-    return absl::OkStatus();
-  });
+void ReplicationServiceImpl::Serve(RpcQueue& queue) {
+  using Service = v1::ReplicationService::AsyncService;
+  ServeStream<PullCall>(
+      queue,
+      [this](grpc::ServerContext* context, PullCall::Stream* stream, RpcQueue& calls, void* tag) {
+        service_.RequestPull(context, stream, calls.get(), calls.get(), tag);
+      },
+      [this](RpcQueue& calls, PullCall::Asker asker) {
+        return new PullCall(calls, std::move(asker), node_, streams_);
+      });
+  ServeStream<SnapshotCall>(
+      queue,
+      [this](grpc::ServerContext* context, v1::FetchSnapshotRequest* request, SnapshotCall::Stream* stream,
+             RpcQueue& calls, void* tag) {
+        service_.RequestFetchSnapshot(context, request, stream, calls.get(), calls.get(), tag);
+      },
+      [this](RpcQueue& calls, SnapshotCall::Asker asker) {
+        return new SnapshotCall(calls, std::move(asker), node_, streams_);
+      });
+  ServeOnPool(queue, &service_, &Service::RequestPlanResume, calls_,
+              [this](const v1::PlanResumeRequest& request, v1::PlanResumeResponse* response) -> absl::Status {
+                uint64_t bytes = 0;
+                TOWLINE_ASSIGN_OR_RETURN(*response->mutable_plan(), node_.source().Explain(request.start(), &bytes));
+                response->set_bytes_to_ship(bytes);
+                return absl::OkStatus();
+              });
 }
 
 }  // namespace towline

@@ -5,23 +5,23 @@
 
 #include "common/work_pool.h"
 #include "server/node.h"
+#include "server/rpc_queue.h"
 #include "towline/v1/replication_service.grpc.pb.h"
 
 namespace towline {
 
-// Threads: gRPC's; sessions run on `streams`, one piece of work at a time each, unary calls on `calls`.
-class ReplicationServiceImpl final : public v1::ReplicationService::CallbackService {
+// Threads: a queue's; sessions run on `streams`, one piece of work at a time each, unary calls on `calls`.
+class ReplicationServiceImpl final {
  public:
   ReplicationServiceImpl(Node& node, WorkPool& streams, WorkPool& calls)
       : node_(node), streams_(streams), calls_(calls) {}
 
-  grpc::ServerBidiReactor<v1::PullRequest, v1::PullResponse>* Pull(grpc::CallbackServerContext* context) override;
-  grpc::ServerWriteReactor<v1::FetchSnapshotResponse>* FetchSnapshot(
-      grpc::CallbackServerContext* context, const v1::FetchSnapshotRequest* request) override;
-  grpc::ServerUnaryReactor* PlanResume(grpc::CallbackServerContext* context, const v1::PlanResumeRequest* request,
-                                       v1::PlanResumeResponse* response) override;
+  grpc::Service* service() { return &service_; }
+  // Before the queue starts.
+  void Serve(RpcQueue& queue);
 
  private:
+  v1::ReplicationService::AsyncService service_;
   Node& node_;
   WorkPool& streams_;
   WorkPool& calls_;

@@ -12,37 +12,33 @@
 
 namespace towline {
 
-grpc::ServerUnaryReactor* SlotServiceImpl::ListSlots(grpc::CallbackServerContext* context,
-                                                     const v1::ListSlotsRequest*, v1::ListSlotsResponse* response) {
-  return RunOnPool(pool_, context, [this, response] {
-    for (const SlotStatus& slot : node_.source().Slots()) FillSlot(slot, response->add_slots());
-    return absl::OkStatus();
-  });
+void SlotServiceImpl::Serve(RpcQueue& queue) {
+  using Service = v1::SlotService::AsyncService;
+  ServeOnPool(queue, &service_, &Service::RequestListSlots, pool_,
+              [this](const v1::ListSlotsRequest&, v1::ListSlotsResponse* response) {
+                for (const SlotStatus& slot : node_.source().Slots()) FillSlot(slot, response->add_slots());
+                return absl::OkStatus();
+              });
+  ServeOnPool(queue, &service_, &Service::RequestGetSlot, pool_,
+              [this](const v1::GetSlotRequest& request, v1::GetSlotResponse* response) {
+                return Find(request.name(), response->mutable_slot());
+              });
+  ServeOnPool(queue, &service_, &Service::RequestCreateSlot, pool_,
+              [this](const v1::CreateSlotRequest& request, v1::CreateSlotResponse* response) {
+                return Create(request, response);
+              });
+  ServeOnPool(queue, &service_, &Service::RequestDropSlot, pool_,
+              [this](const v1::DropSlotRequest& request, v1::DropSlotResponse* response) {
+                return Drop(request, response);
+              });
 }
 
-grpc::ServerUnaryReactor* SlotServiceImpl::GetSlot(grpc::CallbackServerContext* context,
-                                                   const v1::GetSlotRequest* request,
-                                                   v1::GetSlotResponse* response) {
-  return RunOnPool(pool_, context,
-                   [this, request, response] { return Find(request->name(), response->mutable_slot()); });
-}
-
-grpc::ServerUnaryReactor* SlotServiceImpl::CreateSlot(grpc::CallbackServerContext* context,
-                                                      const v1::CreateSlotRequest* request,
-                                                      v1::CreateSlotResponse* response) {
-  return RunOnPool(pool_, context, [this, request, response] { return Create(*request, response); });
-}
-
-grpc::ServerUnaryReactor* SlotServiceImpl::DropSlot(grpc::CallbackServerContext* context,
-                                                    const v1::DropSlotRequest* request,
-                                                    v1::DropSlotResponse* response) {
-  return RunOnPool(pool_, context, [this, request, response]() -> absl::Status {
-    TOWLINE_RETURN_IF_ERROR(Find(request->name(), response->mutable_slot()));
-    TOWLINE_RETURN_IF_ERROR(node_.slots().Drop(request->name(), request->force()).status());
-    node_.logger().Log(LogLevel::kInfo, "slot_dropped",
-                       {{"slot", request->name()}, {"confirmed_lsn", response->slot().confirmed_lsn()}});
-    return absl::OkStatus();
-  });
+absl::Status SlotServiceImpl::Drop(const v1::DropSlotRequest& request, v1::DropSlotResponse* response) {
+  TOWLINE_RETURN_IF_ERROR(Find(request.name(), response->mutable_slot()));
+  TOWLINE_RETURN_IF_ERROR(node_.slots().Drop(request.name(), request.force()).status());
+  node_.logger().Log(LogLevel::kInfo, "slot_dropped",
+                     {{"slot", request.name()}, {"confirmed_lsn", response->slot().confirmed_lsn()}});
+  return absl::OkStatus();
 }
 
 absl::Status SlotServiceImpl::Find(const std::string& name, v1::Slot* out) {

@@ -8,7 +8,6 @@
 #include <vector>
 
 #include "absl/strings/str_cat.h"
-#include "client/rpc_status.h"
 #include "common/error.h"
 #include "common/history.h"
 #include "primary/write_intake.h"
@@ -31,61 +30,59 @@ void FillRefused(uint64_t sequence, const absl::Status& status, v1::RefusedEleme
   for (const auto& [key, value] : info.metadata) (*out->mutable_error()->mutable_metadata())[key] = value;
 }
 
-class WriteStreamCall final : public grpc::ServerBidiReactor<v1::WriteStreamRequest, v1::WriteStreamResponse> {
+// Everything happens on the queue's thread; what comes from elsewhere is posted to it.
+class WriteStreamCall final : public BidiCall<v1::WriteStreamRequest, v1::WriteStreamResponse> {
  public:
-  explicit WriteStreamCall(Node& node) : node_(node) {}
+  WriteStreamCall(RpcQueue& queue, Asker asker, Node& node) : BidiCall(queue, std::move(asker)), node_(node) {}
 
-  void Begin() {
+ private:
+  class Job;
+
+  void OnOpen() override {
     self_.reset(this);
     const absl::Status writable = node_.CheckWritable();
-    MutexLock lock(&mutex_);
     if (!writable.ok()) {
-      FinishLocked(writable);
+      End(writable);
       return;
     }
-    ReadNextLocked();
+    ReadNext();
   }
 
   void OnReadDone(bool ok) override;
   void OnWriteDone(bool ok) override;
   void OnCancel() override {
-    MutexLock lock(&mutex_);
     cancelled_ = true;
-    MaybeFinishLocked();
+    MaybeFinish();
   }
   // Jobs on their way hold the call too.
   void OnDone() override { self_.reset(); }
 
- private:
-  class Job;
-
-  absl::Status CheckMessage(const v1::WriteStreamRequest& message) TOWLINE_REQUIRES(mutex_);
-  void Submit(std::unique_ptr<WriteJob> job) TOWLINE_EXCLUDES(mutex_);
-  void OnJobDone(const Job& job) TOWLINE_EXCLUDES(mutex_);
-  void ReadNextLocked() TOWLINE_REQUIRES(mutex_);
-  void AnswerLocked() TOWLINE_REQUIRES(mutex_);
-  void MaybeFinishLocked() TOWLINE_REQUIRES(mutex_);
-  void FinishLocked(const absl::Status& status) TOWLINE_REQUIRES(mutex_);
+  absl::Status CheckMessage(const v1::WriteStreamRequest& message);
+  void Submit(std::unique_ptr<WriteJob> job);
+  void OnJobDone(std::unique_ptr<Job> job);
+  void Take(const Job& job);
+  void ReadNext();
+  void Answer();
+  void MaybeFinish();
+  void End(const absl::Status& status);
 
   Node& node_;
-  std::shared_ptr<WriteStreamCall> self_;
+  std::shared_ptr<WriteStreamCall> self_;  // from the first event to the last
 
-  Mutex mutex_;
-  std::unique_ptr<Job> reading_ TOWLINE_GUARDED_BY(mutex_);
-  bool read_pending_ TOWLINE_GUARDED_BY(mutex_) = false;
-  bool half_closed_ TOWLINE_GUARDED_BY(mutex_) = false;  // the client sends nothing more, or is gone
-  bool cancelled_ TOWLINE_GUARDED_BY(mutex_) = false;
-  bool finished_ TOWLINE_GUARDED_BY(mutex_) = false;
-  absl::Status failure_ TOWLINE_GUARDED_BY(mutex_);
-  uint64_t next_sequence_ TOWLINE_GUARDED_BY(mutex_) = 1;
-  int in_flight_ TOWLINE_GUARDED_BY(mutex_) = 0;
-  uint64_t in_flight_bytes_ TOWLINE_GUARDED_BY(mutex_) = 0;
-  bool waiting_for_space_ TOWLINE_GUARDED_BY(mutex_) = false;
+  std::unique_ptr<Job> reading_;
+  bool read_pending_ = false;
+  bool half_closed_ = false;  // the client sends nothing more, or is gone
+  bool cancelled_ = false;
+  bool finished_ = false;
+  absl::Status failure_;
+  uint64_t next_sequence_ = 1;
+  int in_flight_ = 0;
+  uint64_t in_flight_bytes_ = 0;
+  bool waiting_for_space_ = false;
 
-  bool write_pending_ TOWLINE_GUARDED_BY(mutex_) = false;
-  bool answer_due_ TOWLINE_GUARDED_BY(mutex_) = false;
-  v1::WriteStreamResponse next_answer_ TOWLINE_GUARDED_BY(mutex_);
-  v1::WriteStreamResponse sent_answer_ TOWLINE_GUARDED_BY(mutex_);
+  bool write_pending_ = false;
+  bool answer_due_ = false;
+  v1::WriteStreamResponse next_answer_;
 };
 
 // One message of the stream. Owns it, because the records' views point into it.
@@ -118,9 +115,8 @@ class WriteStreamCall::Job final : public WriteJob {
   }
 
   void OnDone(std::unique_ptr<WriteJob> self) override {
-    const std::shared_ptr<WriteStreamCall> call = call_;
-    call->OnJobDone(*this);
-    self.reset();
+    WriteStreamCall& call = *call_;
+    call.OnJobDone(std::unique_ptr<Job>(static_cast<Job*>(self.release())));
   }
 
   // Adds what became of the elements. `position` gets the last record written.
@@ -158,33 +154,19 @@ class WriteStreamCall::Job final : public WriteJob {
 };
 
 void WriteStreamCall::OnReadDone(bool ok) {
-  std::unique_ptr<Job> job;
-  {
-    MutexLock lock(&mutex_);
-    read_pending_ = false;
-    job = std::move(reading_);
-    if (!ok || finished_) {
-      half_closed_ = true;
-      job.reset();
-      MaybeFinishLocked();
-      return;
-    }
-    const absl::Status valid = CheckMessage(*job->message());
-    if (!valid.ok()) {
-      failure_ = valid;
-      half_closed_ = true;
-      job.reset();
-      MaybeFinishLocked();
-      return;
-    }
-    ++in_flight_;
-    next_sequence_ += static_cast<uint64_t>(job->message()->elements_size());
+  read_pending_ = false;
+  std::unique_ptr<Job> job = std::move(reading_);
+  if (ok && !finished_) failure_ = CheckMessage(*job->message());
+  if (!ok || finished_ || !failure_.ok()) {
+    half_closed_ = true;
+    job.reset();
+    MaybeFinish();
+    return;
   }
+  ++in_flight_;
+  next_sequence_ += static_cast<uint64_t>(job->message()->elements_size());
   job->Build(node_);
-  {
-    MutexLock lock(&mutex_);
-    in_flight_bytes_ += job->message_bytes();
-  }
+  in_flight_bytes_ += job->message_bytes();
   Submit(std::move(job));
 }
 
@@ -201,26 +183,21 @@ absl::Status WriteStreamCall::CheckMessage(const v1::WriteStreamRequest& message
 }
 
 void WriteStreamCall::Submit(std::unique_ptr<WriteJob> job) {
-  const absl::Status status = node_.sequencer()->Submit(&job);
+  const absl::Status status = node_.sequencer()->Submit(&job, Sequencer::Wake::kAtKick);
   if (status.ok()) {
-    MutexLock lock(&mutex_);
-    ReadNextLocked();
+    ReadNext();
     return;
   }
   if (absl::IsResourceExhausted(status)) {
     // The client is not refused, it is slowed down: this message waits, and no further one is read.
-    {
-      MutexLock lock(&mutex_);
-      waiting_for_space_ = true;
-    }
+    waiting_for_space_ = true;
     auto waiting = std::make_shared<std::unique_ptr<WriteJob>>(std::move(job));
     // `waiting` holds the job, which holds this call.
     node_.sequencer()->NotifySpace([this, waiting] {
-      {
-        MutexLock lock(&mutex_);
+      queue().Post([this, waiting] {
         waiting_for_space_ = false;
-      }
-      Submit(std::move(*waiting));
+        Submit(std::move(*waiting));
+      });
     });
     return;
   }
@@ -229,18 +206,28 @@ void WriteStreamCall::Submit(std::unique_ptr<WriteJob> job) {
   raw->OnDone(std::move(job));
 }
 
-void WriteStreamCall::OnJobDone(const Job& job) {
-  MutexLock lock(&mutex_);
+// From any thread.
+void WriteStreamCall::OnJobDone(std::unique_ptr<Job> job) {
+  if (!queue().OnThread()) {
+    // std::function copies what it holds.
+    const std::shared_ptr<Job> done = std::move(job);
+    queue().Post([this, done] { Take(*done); });
+    return;
+  }
+  Take(*job);
+}
+
+void WriteStreamCall::Take(const Job& job) {
   --in_flight_;
   in_flight_bytes_ -= job.message_bytes();
   job.Report(node_, &next_answer_);
   answer_due_ = true;
-  AnswerLocked();
-  ReadNextLocked();
-  MaybeFinishLocked();
+  Answer();
+  ReadNext();
+  MaybeFinish();
 }
 
-void WriteStreamCall::ReadNextLocked() {
+void WriteStreamCall::ReadNext() {
   if (read_pending_ || half_closed_ || finished_ || cancelled_ || waiting_for_space_) return;
   if (in_flight_ >= kMessagesInFlightMax || in_flight_bytes_ >= kBytesInFlightMax) return;
   reading_ = std::make_unique<Job>(self_);
@@ -248,43 +235,46 @@ void WriteStreamCall::ReadNextLocked() {
   StartRead(reading_->message());
 }
 
-void WriteStreamCall::AnswerLocked() {
+void WriteStreamCall::Answer() {
   if (!answer_due_ || write_pending_ || finished_ || cancelled_) return;
   answer_due_ = false;
   write_pending_ = true;
-  sent_answer_.Swap(&next_answer_);
+  StartWrite(next_answer_);
   next_answer_.Clear();
-  StartWrite(&sent_answer_);
 }
 
 void WriteStreamCall::OnWriteDone(bool ok) {
-  MutexLock lock(&mutex_);
   write_pending_ = false;
   if (!ok) cancelled_ = true;
-  AnswerLocked();
-  MaybeFinishLocked();
+  Answer();
+  MaybeFinish();
 }
 
-void WriteStreamCall::MaybeFinishLocked() {
+void WriteStreamCall::MaybeFinish() {
   if (finished_ || in_flight_ != 0 || write_pending_) return;
   if (cancelled_) {
-    FinishLocked(MakeError(absl::StatusCode::kCancelled, "cancelled", "the client went away"));
+    End(MakeError(absl::StatusCode::kCancelled, "cancelled", "the client went away"));
   } else if (half_closed_ && !answer_due_) {
-    FinishLocked(failure_);
+    End(failure_);
   }
 }
 
-void WriteStreamCall::FinishLocked(const absl::Status& status) {
+void WriteStreamCall::End(const absl::Status& status) {
   finished_ = true;
-  Finish(ToGrpcStatus(status));
+  Finish(status);
 }
 
 }  // namespace
 
-grpc::ServerBidiReactor<v1::WriteStreamRequest, v1::WriteStreamResponse>* NewWriteStreamCall(Node& node) {
-  auto* const call = new WriteStreamCall(node);
-  call->Begin();
-  return call;
+void ServeWriteStream(RpcQueue& queue, v1::KvService::AsyncService& service, Node& node) {
+  ServeStream<WriteStreamCall>(
+      queue,
+      [&service](grpc::ServerContext* context, WriteStreamCall::Stream* stream, RpcQueue& calls, void* tag) {
+        service.RequestWriteStream(context, stream, calls.get(), calls.get(), tag);
+      },
+      [&node](RpcQueue& calls, WriteStreamCall::Asker asker) {
+        return new WriteStreamCall(calls, std::move(asker), node);
+      });
 }
 
 void FillOutcomePosition(Node& node, const WriteOutcome& outcome, v1::Position* out) {

@@ -4,12 +4,13 @@
 #define TOWLINE_SERVER_WRITE_STREAM_CALL_H_
 
 #include "server/node.h"
+#include "server/rpc_call.h"
 #include "towline/v1/kv_service.grpc.pb.h"
 
 namespace towline {
 
-// The reactor deletes itself when gRPC is done with it.
-grpc::ServerBidiReactor<v1::WriteStreamRequest, v1::WriteStreamResponse>* NewWriteStreamCall(Node& node);
+// Before the queue starts. Whoever serves it kicks the sequencer at the end of each round.
+void ServeWriteStream(RpcQueue& queue, v1::KvService::AsyncService& service, Node& node);
 
 // Position of an outcome; completes that of a duplicate, of which the sequencer knows only the LSN.
 void FillOutcomePosition(Node& node, const WriteOutcome& outcome, v1::Position* out);

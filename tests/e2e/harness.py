@@ -42,7 +42,7 @@ import generate_stubs  # noqa: E402
 
 STUBS = tempfile.mkdtemp(prefix="towline-stubs-")
 atexit.register(shutil.rmtree, STUBS, ignore_errors=True)
-generate_stubs.generate(STUBS, sorted(pathlib.Path(__file__).parent.glob("protos/*.proto")))
+generate_stubs.generate(STUBS, sorted((SOURCE / "proto/grpc").rglob("*.proto")))
 sys.path.insert(0, STUBS)
 
 import grpc  # noqa: E402

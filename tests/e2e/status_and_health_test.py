@@ -3,13 +3,14 @@
 
 import json
 import subprocess
+import threading
 
 import grpc
 import harness
-import health_pb2
-import health_pb2_grpc
-import reflection_pb2
-import reflection_pb2_grpc
+import health_service_pb2
+import health_service_pb2_grpc
+import reflection_service_pb2
+import reflection_service_pb2_grpc
 from google.protobuf import descriptor_pb2
 from harness import NodeTest, wait_until
 from workload import fill
@@ -159,30 +160,49 @@ class HttpTest(NodeTest):
 class GrpcHealthTest(NodeTest):
     def test_health_follows_the_role(self):
         p1, r1 = self.cluster(replicas=1)
-        serving = health_pb2.HealthCheckResponse.SERVING
+        serving = health_service_pb2.HealthCheckResponse.SERVING
         for node in (p1, r1):
             with grpc.insecure_channel(node.endpoint) as channel:
-                stub = health_pb2_grpc.HealthStub(channel)
+                stub = health_service_pb2_grpc.HealthStub(channel)
                 for service in ("", *SERVICES):
-                    request = health_pb2.HealthCheckRequest(service=service)
+                    request = health_service_pb2.HealthCheckRequest(service=service)
                     wait_until(lambda: stub.Check(request, timeout=10).status == serving,
                                f"{node.node_id} serves {service!r}", timeout=5)
                 with self.assertRaises(grpc.RpcError) as unknown:
-                    stub.Check(health_pb2.HealthCheckRequest(service="no.such.Service"), timeout=10)
+                    stub.Check(health_service_pb2.HealthCheckRequest(service="no.such.Service"), timeout=10)
                 self.assertEqual(unknown.exception.code(), grpc.StatusCode.NOT_FOUND)
+
+    def test_a_watcher_hears_of_the_end(self):
+        p1 = self.primary().start()
+        status = health_service_pb2.HealthCheckResponse
+        with grpc.insecure_channel(p1.endpoint) as channel:
+            stub = health_service_pb2_grpc.HealthStub(channel)
+            known = stub.Watch(health_service_pb2.HealthCheckRequest(), timeout=30)
+            unknown = stub.Watch(health_service_pb2.HealthCheckRequest(service="no.such.Service"), timeout=30)
+            self.assertEqual(next(known).status, status.SERVING)
+            self.assertEqual(next(unknown).status, status.SERVICE_UNKNOWN)
+            stopping = threading.Thread(target=p1.stop)
+            stopping.start()
+            self.assertEqual(next(known).status, status.NOT_SERVING)
+            with self.assertRaises(grpc.RpcError):
+                next(unknown)
+            stopping.join()
 
     def test_reflection_describes_the_api(self):
         p1 = self.primary().start()
         with grpc.insecure_channel(p1.endpoint) as channel:
-            stub = reflection_pb2_grpc.ServerReflectionStub(channel)
-            requests = [reflection_pb2.ServerReflectionRequest(list_services=""),
-                        reflection_pb2.ServerReflectionRequest(file_containing_symbol="towline.v1.KvService")]
-            listed, described = stub.ServerReflectionInfo(iter(requests), timeout=10)
+            stub = reflection_service_pb2_grpc.ServerReflectionStub(channel)
+            requests = [reflection_service_pb2.ServerReflectionRequest(list_services=""),
+                        reflection_service_pb2.ServerReflectionRequest(file_containing_symbol="towline.v1.KvService")]
+            requests.append(reflection_service_pb2.ServerReflectionRequest(file_by_filename="no/such.proto"))
+            listed, described, refused = stub.ServerReflectionInfo(iter(requests), timeout=10)
             names = {service.name for service in listed.list_services_response.service}
             self.assertEqual({*SERVICES, "grpc.health.v1.Health"} - names, set())
             files = [descriptor_pb2.FileDescriptorProto.FromString(data)
                      for data in described.file_descriptor_response.file_descriptor_proto]
-            self.assertIn("towline/v1/kv_service.proto", [file.name for file in files])
+            self.assertEqual(files[0].name, "towline/v1/kv_service.proto")
+            self.assertEqual({name for file in files for name in file.dependency} - {file.name for file in files}, set())
+            self.assertEqual(refused.error_response.error_code, grpc.StatusCode.NOT_FOUND.value[0])
 
 
 if __name__ == "__main__":

@@ -64,6 +64,45 @@ TEST_F(PullSessionTest, AMemberIsAnnouncedWhenItStreams) {
   EXPECT_THAT(host_.attached, ElementsAre(MemberInfo{"r1", 20, "r1:7700", true}));
 }
 
+TEST_F(PullSessionTest, LittleWaitsForTheAckOfWhatIsOut) {
+  options_.follow_bytes = 10'000;
+  OpenNode();
+  Write(1, 1000);
+  auto owner = Attach(ReplicaStart("r1", 1));
+  owner->Receive();
+  EXPECT_EQ(owner->last_lsn, 2u);
+  Write(3, 1000);
+  owner->Receive();
+  EXPECT_EQ(owner->last_lsn, 2u);
+  const int wakes = owner->wakes;
+  ASSERT_THAT(owner->Ack(2, 1, 1), IsOk());  // received, not yet synced
+  owner->Receive();
+  EXPECT_EQ(owner->last_lsn, 2u);
+  ASSERT_THAT(owner->Ack(2, 2, 1), IsOk());
+  EXPECT_GT(owner->wakes, wakes);
+  owner->Receive();
+  EXPECT_EQ(owner->frames, Shipped(2, 5));
+  ASSERT_EQ(owner->batches.size(), 2u);
+
+  Write(9, 1000);
+  owner->Receive();
+  EXPECT_EQ(owner->last_lsn, 5u);
+  Write(1, 1000);  // now it is not little any more
+  owner->Receive();
+  EXPECT_EQ(owner->frames, Shipped(2, 15));
+}
+
+TEST_F(PullSessionTest, AConsumerIsSentEverythingAtOnce) {
+  options_.follow_bytes = 10'000;
+  OpenNode();
+  Write(1, 1000);
+  auto owner = Attach(ConsumerStart("c1", 1));
+  owner->Receive();
+  Write(1, 1000);
+  owner->Receive();
+  EXPECT_EQ(owner->last_lsn, 3u);
+}
+
 TEST_F(PullSessionTest, CreditIsOverdrawnByOneRecordAtMost) {
   Write(10, 1000);
   const uint64_t record = Shipped(2, 2).size();

@@ -128,6 +128,7 @@ void SourceTest::SetUp() {
   spool_options_.spare_segments = 0;
   spool_options_.index_interval_bytes = 1 << 10;
   options_.wal_keep_bytes = 0;
+  options_.follow_bytes = 0;
   OpenNode();
   StartTerm(1, kTermId);
 }

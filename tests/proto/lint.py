@@ -116,8 +116,9 @@ class FileLint:
                                 f"rpc {method.name} uses {actual.lstrip('.')}; give it its own {expected}")
 
 
+# Standard protocols (proto/grpc) keep the names that the world knows.
 def lint(protoc, root):
-    files = sorted(path.relative_to(root).as_posix() for path in Path(root).rglob("*.proto"))
+    files = sorted(path.relative_to(root).as_posix() for path in Path(root).glob("towline/**/*.proto"))
     if not files:
         return [Report(str(root), 0, "files", "no proto files")]
     with tempfile.NamedTemporaryFile(suffix=".pb") as output:

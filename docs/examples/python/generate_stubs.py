@@ -21,7 +21,8 @@ def generate(output, more=()):
     plugin = shutil.which("grpc_python_plugin")
     if shutil.which("protoc") is None or plugin is None:
         sys.exit("protoc or grpc_python_plugin is missing: apt-get install protobuf-compiler protobuf-compiler-grpc")
-    includes = [PROTO_ROOT, *{pathlib.Path(path).parent for path in more}]
+    # The first match names a file: what is given in addition becomes a module without a package.
+    includes = [*sorted({pathlib.Path(path).parent for path in more}), PROTO_ROOT]
     files = [*sorted(PROTO_ROOT.glob("towline/v1/*.proto")), *more]
     subprocess.run(
         ["protoc", *(f"-I{path}" for path in includes), f"--python_out={output}", f"--grpc_python_out={output}",
