@@ -34,9 +34,12 @@ void RpcQueue::Run() {
       static_cast<RpcEvent*>(tag)->OnEvent(ok);
       ++events;
     }
+    RunPosted();
     for (const auto& fn : end_of_round_) fn();
-    if (events == kEventsPerRound) continue;
-    if (!queue_->Next(&tag, &ok)) return;
+    if (events == kEventsPerRound || !FallAsleep()) continue;
+    const bool alive = queue_->Next(&tag, &ok);
+    WakeUp();
+    if (!alive) return;
     static_cast<RpcEvent*>(tag)->OnEvent(ok);
   }
 }
@@ -44,16 +47,36 @@ void RpcQueue::Run() {
 void RpcQueue::Post(std::function<void()> fn) {
   MutexLock lock(&mutex_);
   posted_.push_back(std::move(fn));
-  if (std::exchange(rung_, true)) return;
+  // A thread that is awake looks here before it sleeps.
+  if (!asleep_ || std::exchange(rung_, true)) return;
   alarm_.Set(queue_.get(), gpr_inf_past(GPR_CLOCK_MONOTONIC), &bell_);
 }
 
-void RpcQueue::Bell::OnEvent(bool /*ok*/) { queue_.RunPosted(); }
+// False if something was posted.
+bool RpcQueue::FallAsleep() {
+  MutexLock lock(&mutex_);
+  asleep_ = posted_.empty();
+  return asleep_;
+}
+
+void RpcQueue::WakeUp() {
+  MutexLock lock(&mutex_);
+  asleep_ = false;
+}
+
+void RpcQueue::Bell::OnEvent(bool /*ok*/) { queue_.OnBell(); }
+
+void RpcQueue::OnBell() {
+  {
+    MutexLock lock(&mutex_);
+    rung_ = false;
+  }
+  RunPosted();
+}
 
 void RpcQueue::RunPosted() {
   {
     MutexLock lock(&mutex_);
-    rung_ = false;
     running_.swap(posted_);
   }
   for (const auto& fn : running_) fn();

@@ -69,6 +69,9 @@ class RpcQueue {
 
   void Run();
   void RunPosted() TOWLINE_EXCLUDES(mutex_);
+  void OnBell() TOWLINE_EXCLUDES(mutex_);
+  bool FallAsleep() TOWLINE_EXCLUDES(mutex_);
+  void WakeUp() TOWLINE_EXCLUDES(mutex_);
 
   const std::unique_ptr<grpc::ServerCompletionQueue> queue_;
   std::vector<std::function<void()>> end_of_round_;
@@ -80,6 +83,7 @@ class RpcQueue {
   CondVar left_cv_;
   uint64_t calls_ TOWLINE_GUARDED_BY(mutex_) = 0;
   std::vector<std::function<void()>> posted_ TOWLINE_GUARDED_BY(mutex_);
+  bool asleep_ TOWLINE_GUARDED_BY(mutex_) = false;  // or about to be: Post must ring
   bool rung_ TOWLINE_GUARDED_BY(mutex_) = false;  // the bell's event is on its way
   Bell bell_{*this};
   grpc::Alarm alarm_;
