@@ -14,6 +14,9 @@ namespace {
 // A job is counted with what it holds besides its payloads.
 constexpr uint64_t kRecordOverheadBytes = 256;
 
+// How often Stop looks whether the sink is stuck.
+constexpr int64_t kStuckPollMicros = 50'000;
+
 uint64_t JobBytes(const WriteJob& job) {
   uint64_t bytes = kRecordOverheadBytes;
   for (const WriteRecord& record : job.records) bytes += record.payload.size() + kRecordOverheadBytes;
@@ -34,9 +37,29 @@ absl::Status ConditionFailed(const KeyCondition& condition, const Overlay::KeySt
   return MakeError(absl::StatusCode::kFailedPrecondition, std::move(info));
 }
 
+absl::Status Dropped(Lsn lsn) {
+  const std::string message =
+      lsn == 0 ? std::string("the node stopped; the write is not in the log")
+               : absl::StrCat("the node stopped; the write is in the log at LSN ", lsn, " and takes effect at its next start");
+  return MakeError(absl::StatusCode::kUnavailable, "stopping", message, "read the keys after the restart");
+}
+
 }  // namespace
 
+// A batch that goes away unanswered was dropped by the sink.
 struct Sequencer::Batch {
+  Batch() = default;
+  Batch(const Batch&) = delete;
+  Batch& operator=(const Batch&) = delete;
+  ~Batch() {
+    for (auto& job : jobs) {
+      if (job == nullptr) continue;
+      for (WriteRecord& record : job->records) record.outcome.status = Dropped(record.lsn);
+      WriteJob* const raw = job.get();
+      raw->OnDone(std::move(job));
+    }
+  }
+
   std::vector<std::unique_ptr<WriteJob>> jobs;
   Lsn last_lsn = 0;  // of the records written; 0 = none
 };
@@ -100,7 +123,7 @@ void Sequencer::Stop() {
   {
     MutexLock lock(&mutex_);
     stopping_ = true;
-    while (unanswered_ != 0) idle_cv_.Wait(&mutex_);
+    while (unanswered_ != 0 && !(sink_.Stuck() && queue_.empty())) idle_cv_.WaitFor(&mutex_, kStuckPollMicros);
   }
   loop_->Stop();
 }

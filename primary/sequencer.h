@@ -42,7 +42,10 @@ class GroupSink {
   // Appends and syncs `group` (nullptr: nothing to append), hands it to the applier, and calls `done` once it and
   // everything before it is applied. RESOURCE_EXHAUSTED: nothing was written, try later. Anything else is final.
   // After an error `done` is not called.
+  // A `done` that is destroyed without a call: the records are in the log, but not applied before the node ends.
   virtual absl::Status AppendAndApply(std::shared_ptr<wal::FrameGroup> group, std::function<void()> done) = 0;
+  // What was appended is not applied for now, because the disk is full. New groups would be refused.
+  virtual bool Stuck() = 0;
 };
 
 struct SequencerStats {
@@ -75,7 +78,8 @@ class Sequencer {
   // Calls `fn` once when at least half of the queue is free: at once if it is empty, else from an answer.
   void NotifySpace(std::function<void()> fn) TOWLINE_EXCLUDES(mutex_);
 
-  // Refuses new jobs, then waits until all queued ones are answered. Idempotent.
+  // Refuses new jobs, then waits until all queued ones are answered, or none can be because the sink is stuck: those are
+  // answered UNAVAILABLE, reason stopping, when the sink drops them. Idempotent.
   void Stop() TOWLINE_EXCLUDES(mutex_);
 
   SequencerStats stats() const;

@@ -215,7 +215,7 @@ void KvServiceImpl::Serve(RpcQueue& queue) {
 }
 
 void KvServiceImpl::Write(WriteCall* call) {
-  absl::Status status = node_.CheckWritable();
+  absl::Status status = node_.CheckTakesWrites();
   auto job = std::make_unique<UnaryWriteJob>(node_, call);
   if (status.ok()) {
     status = BuildWriteRecord(call->request(), NowMs(node_), node_.config().limits_record_bytes,

@@ -72,6 +72,8 @@ class Node final : public SourceHost, public ReplicaHost {
   bool is_primary() const { return role_ == NodeRole::kPrimary; }
   // Why writes are not taken, or OK. On a replica: not_primary with the address, if known.
   absl::Status CheckWritable();
+  // CheckWritable, and RESOURCE_EXHAUSTED, reason disk_full, while a write would only wait for space.
+  absl::Status CheckTakesWrites();
   // Why reads are not served, or OK.
   absl::Status CheckReadable();
   // Set once a primary has started; empty on a replica, whose cluster id View() tells.

@@ -121,7 +121,7 @@ void Applier::RemoveLocked(size_t count, std::vector<ApplyBatch>* done) {
       return;
     }
     count -= left;
-    bytes_since_flush_ += front.bytes;
+    since_flush_bytes_.fetch_add(front.bytes, std::memory_order_relaxed);
     queued_bytes_.fetch_sub(front.bytes, std::memory_order_relaxed);
     done->push_back(std::move(front));
     queue_.pop_front();
@@ -200,7 +200,7 @@ StepResult Applier::Step() {
     Fail(status);
     return StepResult::WaitForWake();
   }
-  retrying_ = false;
+  waits_for_disk_.store(false, std::memory_order_release);
 
   const Lsn lsn = records_.back().position.lsn;
   std::vector<ApplyBatch> done;
@@ -225,36 +225,39 @@ StepResult Applier::Step() {
 StepResult Applier::MaybeFlush() {
   if (!unflushed_) return StepResult::WaitForWake();
   const int64_t left = unflushed_since_micros_ + options_.flush_interval_micros - clock_.MonotonicMicros();
-  if (bytes_since_flush_ < options_.flush_bytes && left > 0) return StepResult::WaitFor(left);
+  if (since_flush_bytes_.load(std::memory_order_relaxed) < options_.flush_bytes && left > 0) return StepResult::WaitFor(left);
   const absl::Status status = store_.store().Flush(/*wait=*/false);
   if (absl::IsResourceExhausted(status)) return Retry(status);
   if (!status.ok()) {
     Fail(status);
     return StepResult::WaitForWake();
   }
-  bytes_since_flush_ = 0;
+  flushing_bytes_.store(since_flush_bytes_.exchange(0, std::memory_order_relaxed), std::memory_order_relaxed);
   unflushed_ = false;
+  waits_for_disk_.store(false, std::memory_order_release);
   return StepResult::WaitForWake();
 }
 
 StepResult Applier::Retry(const absl::Status& status) {
-  if (!retrying_) {
+  if (!waits_for_disk()) {
     logger_.Log(LogLevel::kWarning, "apply_waits_for_disk",
                 {{"applied_lsn", applied_lsn()}, {"error", status.message()}});
   }
-  retrying_ = true;
+  waits_for_disk_.store(true, std::memory_order_release);
   return StepResult::WaitFor(kRetryMicros);
 }
 
 void Applier::Stop() {
   loop_->Stop();
+  std::deque<ApplyBatch> dropped;  // their callbacks go away without the lock
   // The loop is over, so its steps can be made here: first what is queued, then nothing more.
   for (;;) {
     {
       MutexLock lock(&mutex_);
       if (stopped_) return;
-      if (queue_.empty() || failed_ || retrying_) {
+      if (queue_.empty() || failed_ || waits_for_disk()) {
         stopped_ = true;
+        dropped.swap(queue_);
         for (const auto& [lsn, waiter] : snapshot_waiters_) waiter->done = true;
         snapshot_waiters_.clear();
         applied_cv_.NotifyAll();

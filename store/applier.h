@@ -56,6 +56,13 @@ class Applier {
 
   Lsn applied_lsn() const { return applied_lsn_.load(std::memory_order_acquire); }
   uint64_t queued_bytes() const { return queued_bytes_.load(std::memory_order_relaxed); }
+  // Log bytes that the store holds in memory and will want to write: applied since the last flush but one, and queued.
+  uint64_t unflushed_bytes() const {
+    return queued_bytes() + since_flush_bytes_.load(std::memory_order_relaxed) +
+           flushing_bytes_.load(std::memory_order_relaxed);
+  }
+  // The store found no space; what is queued waits for it.
+  bool waits_for_disk() const { return waits_for_disk_.load(std::memory_order_acquire); }
 
   // Waits until applied_lsn() >= lsn; false on timeout or stop.
   bool WaitApplied(Lsn lsn, int64_t timeout_micros) TOWLINE_EXCLUDES(mutex_);
@@ -65,7 +72,8 @@ class Applier {
   absl::StatusOr<std::shared_ptr<const StateSnapshot>> SnapshotAt(Lsn lsn, int64_t timeout_micros)
       TOWLINE_EXCLUDES(mutex_);
 
-  // Ends the loop and applies what is still queued, in the calling thread. Idempotent.
+  // Ends the loop and applies what is still queued, in the calling thread; what waits for the disk is dropped, and
+  // applied from the log at the next start. Idempotent.
   void Stop() TOWLINE_EXCLUDES(mutex_);
 
  private:
@@ -88,6 +96,9 @@ class Applier {
 
   std::atomic<Lsn> applied_lsn_;
   std::atomic<uint64_t> queued_bytes_{0};
+  std::atomic<uint64_t> since_flush_bytes_{0};  // written by the loop only
+  std::atomic<uint64_t> flushing_bytes_{0};     // given to the last flush, which may still run; loop only
+  std::atomic<bool> waits_for_disk_{false};     // written by the loop only
 
   Mutex mutex_;
   CondVar applied_cv_;
@@ -101,8 +112,6 @@ class Applier {
   // Loop only.
   std::vector<ApplyRecord> records_;  // of the batch in the making
   bool unflushed_ = false;            // something was applied since the last flush
-  bool retrying_ = false;             // the disk is full
-  uint64_t bytes_since_flush_ = 0;
   int64_t unflushed_since_micros_ = 0;
 
   std::unique_ptr<Loop> loop_;  // last member: stops before the rest goes away

@@ -14,6 +14,8 @@ OPTIONS = {"wal.segment_bytes": "1MiB", "wal.keep_bytes": "1MiB", "wal.spare_seg
 
 
 class DiskFullTest(NodeTest):
+    index = 0
+
     def mount(self, kind):
         """A file system of 48 MiB; skips the test where that is not allowed."""
         if os.geteuid() != 0:
@@ -40,11 +42,14 @@ class DiskFullTest(NodeTest):
             node.end()
         subprocess.run(["umount", mount_point], check=True)
 
-    def fill_disk(self, directory):
-        """Takes all space that is left; returns the file to remove."""
+    def fill_disk(self, directory, leave=0):
+        """Takes the space that is left, but for about `leave` bytes; returns the file to remove."""
         filler = directory / "filler"
-        with open(filler, "wb", buffering=0) as file:
+        with open(filler, "ab", buffering=0) as file:
             size = 1 << 20
+            while leave and os.statvfs(directory).f_bavail * os.statvfs(directory).f_frsize > leave:
+                file.write(b"x" * (256 << 10))
+            size = 0 if leave else size
             while size >= 512:
                 try:
                     file.write(b"x" * size)
@@ -55,8 +60,9 @@ class DiskFullTest(NodeTest):
     def write_until_refused(self, node):
         """Keys that were acknowledged before the disk was full."""
         written = []
-        for index in range(20_000):
-            key = b"full/%06d" % index
+        for _ in range(20_000):
+            self.index += 1
+            key = b"full/%06d" % self.index
             try:
                 node.client.write(towline_client.put(key, b"v" * 4000))
                 written.append(key)
@@ -75,8 +81,9 @@ class DiskFullTest(NodeTest):
         r1 = self.replica("r1", p1).start()
         fill(p1, 1000)
         self.assert_same_data(p1, r1)
-        filler = self.fill_disk(directory)
+        filler = self.fill_disk(directory, leave=14 << 20)
         written = self.write_until_refused(p1)
+        self.fill_disk(directory)  # the rest too, which no reserve helps against
         self.assertIn("disk_full", p1.wait(lambda status: status["state_reason"], "it says why")["state_reason"])
         # Reads, streams and slots go on.
         self.assertEqual(len(list(p1.client.scan(b"fill/"))), 1000)
@@ -87,6 +94,14 @@ class DiskFullTest(NodeTest):
         self.assertEqual(p1.http("/livez")[0], 200)
         with self.assertRaises(towline_client.TowlineError):
             p1.client.write(towline_client.put(b"still", b"full" * 300_000))
+        # A stop does not wait for space, and what was acknowledged is there afterwards.
+        p1.stop()
+        filler.unlink()
+        p1.start()
+        for key in written:
+            self.assertEqual(p1.client.get(key), b"v" * 4000)
+        filler = self.fill_disk(directory, leave=8 << 20)
+        written += self.write_until_refused(p1)
         filler.unlink()
 
         def writable():

@@ -58,7 +58,12 @@ class HeldSink final : public GroupSink {
     return absl::OkStatus();
   }
 
+  bool Stuck() override { return stuck_; }
+
   void Hold() { held_ = true; }
+  // What is held will not be applied any more.
+  void GetStuck() { stuck_ = true; }
+  void Drop() { pending_.clear(); }
   void FailNext(absl::Status error) { next_error_ = std::move(error); }
   void Release() {
     held_ = false;
@@ -84,6 +89,7 @@ class HeldSink final : public GroupSink {
   StateStore& state_;
   wal::LogEnd end_;
   bool held_ = false;
+  bool stuck_ = false;
   int groups_ = 0;
   absl::Status next_error_;
   std::deque<std::pair<std::shared_ptr<wal::FrameGroup>, std::function<void()>>> pending_;
@@ -221,6 +227,33 @@ TEST_F(SequencerTest, AllThatIsQueuedGoesIntoOneGroup) {
   for (int i = 0; i < 10; ++i) Submit(Put("k" + std::to_string(i), "v"));
   executor_.RunUntilIdle();
   EXPECT_EQ(sink_->groups(), 1);
+}
+
+TEST_F(SequencerTest, ABurstWaitsForItsKick) {
+  executor_.RunUntilIdle();  // the loop's first step
+  for (int i = 0; i < 10; ++i) {
+    std::unique_ptr<WriteJob> job =
+        std::make_unique<TestJob>(Put("k" + std::to_string(i), "v"), NowMs(), &outcomes_.emplace_back());
+    ASSERT_THAT(sequencer_->Submit(&job, Sequencer::Wake::kAtKick), IsOk());
+    executor_.RunUntilIdle();
+  }
+  EXPECT_EQ(sink_->groups(), 0);
+  sequencer_->Kick();
+  executor_.RunUntilIdle();
+  EXPECT_EQ(sink_->groups(), 1);
+  EXPECT_THAT(outcomes_[9].value().status, IsOk());
+}
+
+TEST_F(SequencerTest, AStopDoesNotWaitForAStuckStore) {
+  sink_->Hold();
+  const size_t put = Submit(Put("a", "1"));
+  executor_.RunUntilIdle();
+  sink_->GetStuck();
+  sequencer_->Stop();
+  EXPECT_FALSE(outcomes_[put].has_value());
+  sink_->Drop();
+  EXPECT_THAT(outcomes_[put].value().status, ReasonIs("stopping"));
+  EXPECT_THAT(outcomes_[put].value().status.message(), ::testing::HasSubstr("at LSN 1"));
 }
 
 TEST_F(SequencerTest, ConditionsSeeRecordsThatAreNotAppliedYet) {

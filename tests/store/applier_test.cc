@@ -192,6 +192,37 @@ TEST_F(ApplierTest, AFullDiskIsWaitedFor) {
   EXPECT_THAT(fatal_, IsEmpty());
 }
 
+TEST_F(ApplierTest, AStopDropsWhatWaitsForTheDisk) {
+  Start();
+  store_->write_error = absl::ResourceExhaustedError("disk full");
+  const auto held = std::make_shared<int>();
+  ApplyBatch batch;
+  batch.done = [held] { ADD_FAILURE(); };
+  Enqueue(2);
+  applier_->Enqueue(std::move(batch));
+  executor_.AdvanceTime(kSecond);
+  EXPECT_TRUE(applier_->waits_for_disk());
+  EXPECT_EQ(held.use_count(), 2);
+  applier_->Stop();
+  EXPECT_EQ(held.use_count(), 1);
+  EXPECT_EQ(applier_->applied_lsn(), 0u);
+}
+
+TEST_F(ApplierTest, AFailedFlushIsTriedAgainUntilThereIsSpace) {
+  ApplierOptions options;
+  options.flush_bytes = 1000;
+  Start(options);
+  store_->flush_error = absl::ResourceExhaustedError("disk full");
+  Enqueue(10);
+  executor_.AdvanceTime(3 * kSecond);
+  EXPECT_TRUE(applier_->waits_for_disk());
+  EXPECT_GE(applier_->unflushed_bytes(), 1000u);
+  store_->flush_error = absl::OkStatus();
+  executor_.AdvanceTime(2 * kSecond);
+  EXPECT_FALSE(applier_->waits_for_disk());
+  EXPECT_THAT(state_->PersistedLsn(), IsOkAndHolds(10u));
+}
+
 TEST_F(ApplierTest, FlushesAfterSoManyBytes) {
   ApplierOptions options;
   options.flush_bytes = 1000;
