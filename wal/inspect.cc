@@ -165,6 +165,7 @@ absl::Status Verifier::VerifySegment(const SegmentFile& segment, const absl::Sta
   if (absl::IsNotFound(scanned.status())) return absl::OkStatus();
   if (!scanned.ok()) return scanned.status();
   if (!scanned->damage.ok()) Add(segment, scanned->damage);
+  report_.end = Damage{segment.path, scanned->scan.end_offset, scanned->scan.end.lsn + 1, ""};
   ReadFrames(segment, scanned->scan.end, scanned->scan.end_offset, false);
   return absl::OkStatus();
 }
@@ -268,8 +269,14 @@ absl::StatusOr<SpoolInfo> InspectSpool(FileSystem& fs, const std::string& direct
   return info;
 }
 
-absl::StatusOr<VerifyReport> VerifySpool(FileSystem& fs, const std::string& directory) {
-  return Verifier(fs, directory).Run();
+absl::StatusOr<VerifyReport> VerifySpool(FileSystem& fs, const std::string& directory, Lsn durable) {
+  TOWLINE_ASSIGN_OR_RETURN(VerifyReport report, Verifier(fs, directory).Run());
+  if (report.damages.empty() && report.end.has_value() && report.end->lsn <= durable) {
+    report.end->what =
+        absl::StrCat("the log ends at LSN ", report.end->lsn - 1, ", but LSN ", durable, " was durable");
+    report.damages.push_back(*report.end);
+  }
+  return report;
 }
 
 absl::Status DumpSpool(FileSystem& fs, const std::string& directory, Lsn first, Lsn last,

@@ -6,6 +6,7 @@
 
 #include <cstdint>
 #include <functional>
+#include <optional>
 #include <string>
 #include <vector>
 
@@ -55,11 +56,15 @@ struct VerifyReport {
   uint64_t bytes = 0;
   Lsn first_lsn = 0;
   Lsn last_lsn = 0;
+  // Where the newest segment ends; absent if there is none, or none that can be read. `lsn`: the first that is not there.
+  std::optional<Damage> end;
   std::vector<Damage> damages;  // empty = everything verified
 };
 
-// Checks every checksum, the chain, the links between segments and the indexes.
-absl::StatusOr<VerifyReport> VerifySpool(FileSystem& fs, const std::string& directory);
+// Checks every checksum, the chain, the links between segments and the indexes, and that the log goes at least to
+// `durable`: an LSN that was known to be durable before the call (0 = none). Without it, damage in the newest segment
+// cannot be told from the tail of a write.
+absl::StatusOr<VerifyReport> VerifySpool(FileSystem& fs, const std::string& directory, Lsn durable = 0);
 
 // One frame and where it stands.
 struct DumpedFrame {

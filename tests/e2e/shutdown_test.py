@@ -88,6 +88,10 @@ class ShutdownTest(NodeTest):
         damaged = bytearray(before)
         damaged[end // 2] ^= 0x01
         segment.write_bytes(damaged)
+        verified = harness.towctl("wal", "verify", "--data-dir", p1.data_dir, "-o", "json", check=False)
+        self.assertEqual(verified.returncode, 3, verified.stdout)
+        found = json.loads(verified.stdout)
+        self.assertEqual((found["ok"], len(found["damages"])), (False, 1), found)
         self.assertGreater(self.wal(p1, "stat")[0]["tail_bytes"], 0)
         p1.launch()
         self.assertEqual(p1.wait_exit(), 11)

@@ -8,6 +8,7 @@
 #include <string>
 #include <vector>
 
+#include "absl/strings/str_cat.h"
 #include "common/executor.h"
 #include "gmock/gmock.h"
 #include "gtest/gtest.h"
@@ -108,6 +109,17 @@ TEST_F(InspectTest, TellsEverySegmentOfARunningNode) {
   EXPECT_EQ(report.last_lsn, kLast);
   EXPECT_THAT(report.damages, IsEmpty());
   EXPECT_THAT(fs_.log(), IsEmpty());  // nothing was changed
+}
+
+TEST_F(InspectTest, ALogThatEndsBelowWhatWasDurableIsDamaged) {
+  const Lsn end = node_.spool->end().lsn;
+  TOWLINE_ASSERT_OK_AND_ASSIGN(const VerifyReport whole, VerifySpool(fs_, kDirectory, end));
+  EXPECT_THAT(whole.damages, IsEmpty());
+  TOWLINE_ASSERT_OK_AND_ASSIGN(const VerifyReport cut, VerifySpool(fs_, kDirectory, end + 1));
+  ASSERT_THAT(cut.damages, SizeIs(1));
+  EXPECT_EQ(cut.damages[0].lsn, end + 1);
+  EXPECT_EQ(cut.damages[0].what,
+            absl::StrCat("the log ends at LSN ", end, ", but LSN ", end + 1, " was durable"));
 }
 
 TEST_F(InspectTest, AnEmptySpoolHasOneEmptySegment) {
