@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <pthread.h>
+#include <sched.h>
 #include <thread>
 #include <utility>
 
@@ -17,8 +18,13 @@ constexpr int64_t kWaitPieceMicros = int64_t{3600} * 1000000;
 
 class ThreadLoop : public Loop {
  public:
-  ThreadLoop(std::string name, std::function<StepResult()> step) : step_(std::move(step)) {
+  ThreadLoop(std::string name, std::function<StepResult()> step, LoopPriority priority) : step_(std::move(step)) {
     thread_ = std::thread([this] { Run(); });
+    if (priority == LoopPriority::kBatch) {
+      const sched_param none{};
+      // Allowed to everyone; where it is not, the loop is only less polite.
+      (void)pthread_setschedparam(thread_.native_handle(), SCHED_BATCH, &none);
+    }
     name.resize(std::min<size_t>(name.size(), 15));
     pthread_setname_np(thread_.native_handle(), name.c_str());
   }
@@ -84,8 +90,9 @@ class ThreadLoop : public Loop {
 
 class ThreadExecutor : public Executor {
  public:
-  std::unique_ptr<Loop> Start(std::string name, std::function<StepResult()> step) override {
-    return std::make_unique<ThreadLoop>(std::move(name), std::move(step));
+  using Executor::Start;
+  std::unique_ptr<Loop> Start(std::string name, std::function<StepResult()> step, LoopPriority priority) override {
+    return std::make_unique<ThreadLoop>(std::move(name), std::move(step), priority);
   }
 };
 

@@ -10,6 +10,7 @@
 #include <functional>
 #include <memory>
 #include <string>
+#include <utility>
 
 namespace towline {
 
@@ -36,6 +37,14 @@ class Loop {
   virtual void Stop() = 0;
 };
 
+// How a loop shares the processors with others.
+enum class LoopPriority {
+  kNormal,
+  // Work that nobody waits for by the microsecond: its wake-ups do not interrupt threads that run (SCHED_BATCH, see
+  // sched(7)), so on a small machine it works in fewer, larger pieces.
+  kBatch,
+};
+
 // Threads: Start may be called from any thread. Must outlive its loops.
 class Executor {
  public:
@@ -43,7 +52,10 @@ class Executor {
 
   // Starts calling `step`, first call soon. Never two calls of one loop at a time. `name` (at most 15 bytes shown)
   // names the thread.
-  virtual std::unique_ptr<Loop> Start(std::string name, std::function<StepResult()> step) = 0;
+  virtual std::unique_ptr<Loop> Start(std::string name, std::function<StepResult()> step, LoopPriority priority) = 0;
+  std::unique_ptr<Loop> Start(std::string name, std::function<StepResult()> step) {
+    return Start(std::move(name), std::move(step), LoopPriority::kNormal);
+  }
 };
 
 // A thread per loop.

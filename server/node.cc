@@ -231,7 +231,7 @@ void Node::StartReplica() {
   options.credit_bytes = config_.replication_credit_bytes;
   options.stall_timeout_micros = config_.replication_stall_timeout_micros;
   controller_ = NewReplicaController(*this, *upstream_, options);
-  controller_loop_ = deps_.executor.Start("puller", [this] { return controller_->Step(); });
+  controller_loop_ = deps_.executor.Start("puller", [this] { return controller_->Step(); }, LoopPriority::kBatch);
 }
 
 void Node::Stop() {

@@ -35,7 +35,7 @@ Applier::Applier(StateStore& store, Executor& executor, Clock& clock, Logger& lo
       options_(options),
       on_fatal_(std::move(on_fatal)),
       applied_lsn_(store.applied().lsn) {
-  loop_ = executor.Start("apply", [this] { return Step(); });
+  loop_ = executor.Start("apply", [this] { return Step(); }, LoopPriority::kBatch);
 }
 
 Applier::~Applier() { Stop(); }

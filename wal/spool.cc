@@ -116,7 +116,7 @@ absl::Status DiskSpool::Start(RecoveredLog log) {
   const absl::Status prepared = writer_.Prepare();
   // A full disk does not keep a node from serving what it has; the next Append tries again.
   if (!prepared.ok() && (empty || !absl::IsResourceExhausted(prepared))) return prepared;
-  loop_ = env_.executor.Start("wal-spares", [this] { return StepMaintenance(); });
+  loop_ = env_.executor.Start("wal-spares", [this] { return StepMaintenance(); }, LoopPriority::kBatch);
   return absl::OkStatus();
 }
 

@@ -27,8 +27,8 @@ class NoLog final : public rocksdb::Logger {
 };
 
 constexpr uint64_t kMiB = 1 << 20;
-constexpr int kMemtablesPerFlush = 32;
-constexpr int kMemtablesMax = 80;  // flushed and waiting; writers stand still beyond it
+constexpr int kMemtablesPerFlush = 64;
+constexpr int kMemtablesMax = 160;  // flushed and waiting; writers stand still beyond it
 
 bool Supports(rocksdb::CompressionType type) {
   const std::vector<rocksdb::CompressionType> all = rocksdb::GetSupportedCompressions();
@@ -60,7 +60,7 @@ rocksdb::Options EngineOptions(const RocksDbOptions& options, std::shared_ptr<ro
   engine.allow_concurrent_memtable_write = false;
   engine.enable_write_thread_adaptive_yield = false;
   engine.memtable_factory = NewHintedMemtableFactory();
-  // Small memtables, because inserting into one that fits the processor's cache (4 MiB by default) is up to twice as fast; several of them
+  // Small memtables, because inserting into one that fits the processor's cache (2 MiB by default) is up to twice as fast; several of them
   // make one file, as a large one would.
   engine.write_buffer_size = options.write_buffer_bytes / kMemtablesPerFlush;
   engine.min_write_buffer_number_to_merge = kMemtablesPerFlush;

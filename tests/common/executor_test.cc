@@ -2,6 +2,7 @@
 
 #include <atomic>
 #include <pthread.h>
+#include <sched.h>
 #include <thread>
 #include <vector>
 
@@ -144,6 +145,20 @@ TEST(ThreadExecutorTest, ThreadBearsTheFirstFifteenBytesOfTheName) {
     return named.value() > 0 ? StepResult::WaitForWake() : StepResult::WaitFor(1000);
   });
   EXPECT_TRUE(named.WaitFor(1));
+}
+
+TEST(ThreadExecutorTest, ABatchLoopDoesNotInterruptOthers) {
+  Counter polite;
+  const auto executor = NewThreadExecutor();
+  const auto step = [&polite] {
+    int policy = -1;
+    sched_param param{};
+    pthread_getschedparam(pthread_self(), &policy, &param);
+    if (policy == SCHED_BATCH) polite.Add();
+    return polite.value() > 0 ? StepResult::WaitForWake() : StepResult::WaitFor(1000);
+  };
+  const auto loop = executor->Start("batch", step, LoopPriority::kBatch);
+  EXPECT_TRUE(polite.WaitFor(1));
 }
 
 }  // namespace

@@ -47,7 +47,8 @@ SimExecutor::~SimExecutor() {
   TOWLINE_CHECK(loops_.empty());  // loops must not outlive their executor
 }
 
-std::unique_ptr<Loop> SimExecutor::Start(std::string name, std::function<StepResult()> step) {
+std::unique_ptr<Loop> SimExecutor::Start(std::string name, std::function<StepResult()> step,
+                                         LoopPriority /*priority*/) {
   auto state = std::make_shared<LoopState>();
   state->name = std::move(name);
   state->step = std::move(step);

@@ -32,7 +32,8 @@ class SimExecutor : public Executor {
   explicit SimExecutor(FakeClock* clock, uint64_t seed = 1);
   ~SimExecutor() override;
 
-  std::unique_ptr<Loop> Start(std::string name, std::function<StepResult()> step) override;
+  using Executor::Start;
+  std::unique_ptr<Loop> Start(std::string name, std::function<StepResult()> step, LoopPriority priority) override;
 
   // Steps one loop that is due, if any. Returns whether there was one.
   bool StepOne();
