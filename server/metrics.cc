@@ -99,7 +99,7 @@ void AddWal(Node& node, const v1::GetStatusResponse& status, Families* out) {
   out->Counter("wal_groups_total", "Groups appended since the start; each is one write and one fdatasync.",
                stats.groups);
   out->Gauge("wal_poisoned", "1 if a write or sync of the log has failed for good.", stats.poisoned ? 1 : 0);
-  out->Gauge("wal_disk_full", "1 while no space is left for a new segment.", stats.disk_full ? 1 : 0);
+  out->Gauge("wal_disk_full", "1 while writes are refused, or wait, for want of space.", node.DiskFull() ? 1 : 0);
   out->Summary("wal_fsync_duration_seconds", "Duration of the log's fdatasync calls; quantiles of the last 1024.",
                stats.fsyncs, stats.fsync_seconds_sum,
                {{0.5, wal.fsync_p50_seconds()}, {0.99, wal.fsync_p99_seconds()}});

@@ -16,8 +16,6 @@ namespace {
 
 constexpr int64_t kTickMicros = 50'000;
 constexpr int64_t kWatermarkIdleMicros = 1'000'000;
-// Disk space that writes leave to the store's compactions; less on a small disk.
-constexpr uint64_t kSpareBytes = 64 << 20;
 
 v1::Members ToProto(const MemberList& list) {
   v1::Members out;
@@ -57,53 +55,6 @@ class Node::LiveAdapter final : public LogAndState {
 
  private:
   const std::shared_ptr<Generation> generation_;
-};
-
-// Where the sequencer's groups go.
-class Node::Appender final : public GroupSink {
- public:
-  Appender(FileSystem& fs, std::string directory, std::shared_ptr<Generation> generation, History history)
-      : fs_(fs), directory_(std::move(directory)), generation_(std::move(generation)), history_(std::move(history)) {}
-
-  wal::LogEnd End() override { return generation_->spool().end(); }
-
-  absl::Status AppendAndApply(std::shared_ptr<wal::FrameGroup> group, std::function<void()> done) override {
-    if (group != nullptr) {
-      TOWLINE_RETURN_IF_ERROR(CheckSpace());
-      return generation_->AppendAndApply(std::move(group), history_, std::move(done));
-    }
-    ApplyBatch nothing;
-    nothing.done = std::move(done);
-    generation_->applier().Enqueue(std::move(nothing));
-    return absl::OkStatus();
-  }
-
-  bool Stuck() override { return generation_->applier().waits_for_disk(); }
-
-  // Whether the last group was refused for want of space, or the store waits for space.
-  bool disk_full() const { return refused_.load(std::memory_order_relaxed) || generation_->applier().waits_for_disk(); }
-
- private:
-  // A record that is acknowledged must be applied, so there has to be room for what the store holds in memory, with
-  // something to spare for its compactions.
-  absl::Status CheckSpace() {
-    TOWLINE_ASSIGN_OR_RETURN(const SpaceInfo space, fs_.Space(directory_));
-    const uint64_t unflushed = generation_->applier().unflushed_bytes();
-    const uint64_t reserve = unflushed + unflushed / 4 + std::min(kSpareBytes, space.total_bytes / 16);
-    const bool refused = Stuck() || space.available_bytes < reserve;
-    refused_.store(refused, std::memory_order_relaxed);
-    if (!refused) return absl::OkStatus();
-    return MakeError(absl::StatusCode::kResourceExhausted, "disk_full",
-                     absl::StrCat(space.available_bytes, " bytes are free, and the store needs ", reserve,
-                                  " for what it has still to write"),
-                     "free space on the disk of the data directory, then retry");
-  }
-
-  FileSystem& fs_;
-  const std::string directory_;
-  const std::shared_ptr<Generation> generation_;
-  const History history_;
-  std::atomic<bool> refused_{false};
 };
 
 class Node::MembersJob final : public WriteJob {
@@ -213,10 +164,11 @@ absl::Status Node::StartPrimary() {
   }
   SequencerOptions options;
   options.queue_bytes_max = config_.wal_queue_bytes;
-  appender_ = std::make_unique<Appender>(deps_.fs, config_.data_dir, live, control.history);
-  sequencer_ = std::make_unique<Sequencer>(*appender_, live->state(), deps_.executor, deps_.clock, current.term,
+  sink_ = std::make_unique<PrimarySink>(deps_.fs, config_.data_dir, live, control.history);
+  sequencer_ = std::make_unique<Sequencer>(*sink_, live->state(), deps_.executor, deps_.clock, current.term,
                                            current.term_id, options,
                                            [this](absl::Status status) { Fatal(status); });
+  sequencer_view_.store(sequencer_.get(), std::memory_order_release);
   expirer_ = std::make_unique<Expirer>(*sequencer_, live->state(), deps_.executor, deps_.clock, deps_.logger,
                                        config_.expiry_interval_micros);
   return absl::OkStatus();
@@ -333,9 +285,16 @@ void Node::OnStaleSelf(absl::string_view reason, absl::string_view message) {
   stale_reason_ = std::string(reason);
 }
 
+bool Node::DiskFull() {
+  const auto live = Live();
+  if (live == nullptr) return false;
+  if (live->spool().stats().disk_full || live->applier().waits_for_disk()) return true;
+  return sequencer() != nullptr && sink_->refused();
+}
+
 absl::Status Node::CheckTakesWrites() {
   TOWLINE_RETURN_IF_ERROR(CheckWritable());
-  if (!appender_->Stuck()) return absl::OkStatus();
+  if (!sink_->Stuck()) return absl::OkStatus();
   return MakeError(absl::StatusCode::kResourceExhausted, "disk_full",
                    "the store finds no space, and applies nothing until it does",
                    "free space on the disk of the data directory, then retry");
@@ -408,7 +367,7 @@ std::string Node::State(std::string* reason) {
     }
   }
   if (is_primary()) {
-    if (Live()->spool().stats().disk_full || appender_->disk_full()) *reason = "disk_full";
+    if (DiskFull()) *reason = "disk_full";
     return "writable";
   }
   const ReplicaStatusView status = controller_->Status();
@@ -422,7 +381,10 @@ StepResult Node::Tick() {
     return StepResult::WaitForWake();
   }
   SaveWatermarkWhenIdle();
-  if (is_primary()) SubmitMembers();
+  if (is_primary()) {
+    SubmitMembers();
+    sink_->LookForSpace();
+  }
   return StepResult::WaitFor(kTickMicros);
 }
 

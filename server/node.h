@@ -26,6 +26,7 @@
 #include "replica/replica_controller.h"
 #include "server/config.h"
 #include "server/data_directory.h"
+#include "server/primary_sink.h"
 
 namespace towline {
 
@@ -74,12 +75,14 @@ class Node final : public SourceHost, public ReplicaHost {
   absl::Status CheckWritable();
   // CheckWritable, and RESOURCE_EXHAUSTED, reason disk_full, while a write would only wait for space.
   absl::Status CheckTakesWrites();
+  // Writes are refused, or wait, for want of space.
+  bool DiskFull();
   // Why reads are not served, or OK.
   absl::Status CheckReadable();
   // Set once a primary has started; empty on a replica, whose cluster id View() tells.
   const ClusterId& primary_cluster_id() const { return primary_cluster_id_; }
   // nullptr on a replica; use it after CheckWritable.
-  Sequencer* sequencer() { return sequencer_.get(); }
+  Sequencer* sequencer() { return sequencer_view_.load(std::memory_order_acquire); }
   ReplicationSource& source() { return *source_; }
   slots::SlotTable& slots() { return *directory_.slots; }
   // nullopt on a primary, and before Start.
@@ -104,7 +107,6 @@ class Node final : public SourceHost, public ReplicaHost {
 
  private:
   class LiveAdapter;
-  class Appender;
   class MembersJob;
 
   Node(const NodeConfig& config, const NodeDependencies& deps);
@@ -141,8 +143,9 @@ class Node final : public SourceHost, public ReplicaHost {
   int64_t watermark_since_micros_ = 0;
 
   std::unique_ptr<ReplicationSource> source_;
-  std::unique_ptr<Appender> appender_;
+  std::unique_ptr<PrimarySink> sink_;
   std::unique_ptr<Sequencer> sequencer_;
+  std::atomic<Sequencer*> sequencer_view_{nullptr};  // calls come before it is there
   std::unique_ptr<Expirer> expirer_;
   std::unique_ptr<Upstream> upstream_;
   std::unique_ptr<ReplicaController> controller_;

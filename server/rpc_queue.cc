@@ -22,6 +22,7 @@ void RpcQueue::Start() {
 }
 
 void RpcQueue::Run() {
+  thread_id_.store(std::this_thread::get_id(), std::memory_order_relaxed);
   void* tag = nullptr;
   bool ok = false;
   while (true) {

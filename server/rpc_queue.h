@@ -9,6 +9,7 @@
 #include <grpcpp/alarm.h>
 #include <grpcpp/grpcpp.h>
 
+#include <atomic>
 #include <cstdint>
 #include <functional>
 #include <memory>
@@ -47,7 +48,7 @@ class RpcQueue {
   // Calls `fn` on the queue's thread soon, in the order of the posts. Only while a call lives (see Enter).
   void Post(std::function<void()> fn) TOWLINE_EXCLUDES(mutex_);
 
-  bool OnThread() const { return std::this_thread::get_id() == thread_.get_id(); }
+  bool OnThread() const { return std::this_thread::get_id() == thread_id_.load(std::memory_order_relaxed); }
 
   // A call object lives from Enter to Leave; the queue ends after the last one.
   void Enter() TOWLINE_EXCLUDES(mutex_);
@@ -77,6 +78,7 @@ class RpcQueue {
   std::vector<std::function<void()>> end_of_round_;
   std::vector<std::function<void()>> running_;  // the thread's; kept for its memory
   std::thread thread_;
+  std::atomic<std::thread::id> thread_id_{};  // set by the thread itself
   bool stopped_ = false;  // Stop only
 
   Mutex mutex_;
