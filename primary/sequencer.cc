@@ -39,8 +39,9 @@ absl::Status ConditionFailed(const KeyCondition& condition, const Overlay::KeySt
 
 absl::Status Dropped(Lsn lsn) {
   const std::string message =
-      lsn == 0 ? std::string("the node stopped; the write is not in the log")
-               : absl::StrCat("the node stopped; the write is in the log at LSN ", lsn, " and takes effect at its next start");
+      lsn == 0 ? "the node stopped; the write is not in the log"
+               : absl::StrCat("the node stopped; the write is in the log at LSN ", lsn,
+                              " and takes effect at its next start");
   return MakeError(absl::StatusCode::kUnavailable, "stopping", message, "read the keys after the restart");
 }
 
