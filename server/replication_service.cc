@@ -14,55 +14,19 @@ namespace {
 
 absl::Status ClientGone() { return MakeError(absl::StatusCode::kCancelled, "cancelled", "the peer went away"); }
 
+// A strand that runs the call. It must not keep the call alive on its own: what wakes the call holds the strand.
+template <typename Call>
+std::shared_ptr<Strand> StrandOf(WorkPool& pool, const std::shared_ptr<Call>& call) {
+  return std::make_shared<Strand>(pool, [weak = std::weak_ptr<Call>(call)] {
+    if (const auto alive = weak.lock()) alive->Run();
+  });
+}
+
 // One Pull stream: gRPC's events fill an inbox, the strand drives the session.
 class PullCall final : public BidiCall<v1::PullRequest, v1::PullResponse> {
  public:
   PullCall(RpcQueue& queue, Asker asker, Node& node, WorkPool& pool)
       : BidiCall(queue, std::move(asker)), node_(node), pool_(pool) {}
-
- private:
-  void OnOpen() override {
-    self_.reset(this);
-    // The strand must not keep the call alive on its own: the session's wake callback holds the strand.
-    const std::weak_ptr<PullCall> weak = self_;
-    strand_ = std::make_shared<Strand>(pool_, [weak] {
-      if (const auto alive = weak.lock()) alive->Run();
-    });
-    session_ = node_.source().NewPullSession([strand = strand_] { strand->Signal(); });
-    StartRead(&incoming_);
-  }
-
-  void OnReadDone(bool ok) override {
-    {
-      MutexLock lock(&mutex_);
-      if (ok) {
-        inbox_.emplace_back();
-        inbox_.back().Swap(&incoming_);
-      } else {
-        read_closed_ = true;
-      }
-    }
-    strand_->Signal();
-  }
-
-  void OnWriteDone(bool ok) override {
-    {
-      MutexLock lock(&mutex_);
-      write_pending_ = false;
-      if (!ok) broken_ = true;
-    }
-    strand_->Signal();
-  }
-
-  void OnCancel() override {
-    {
-      MutexLock lock(&mutex_);
-      broken_ = true;
-    }
-    strand_->Signal();
-  }
-
-  void OnDone() override { self_.reset(); }
 
   // Strand only.
   void Run() {
@@ -101,6 +65,46 @@ class PullCall final : public BidiCall<v1::PullRequest, v1::PullResponse> {
     }
   }
 
+ private:
+  void OnOpen() override {
+    self_.reset(this);
+    strand_ = StrandOf(pool_, self_);
+    session_ = node_.source().NewPullSession([strand = strand_] { strand->Signal(); });
+    StartRead(&incoming_);
+  }
+
+  void OnReadDone(bool ok) override {
+    {
+      MutexLock lock(&mutex_);
+      if (ok) {
+        inbox_.emplace_back();
+        inbox_.back().Swap(&incoming_);
+      } else {
+        read_closed_ = true;
+      }
+    }
+    strand_->Signal();
+  }
+
+  void OnWriteDone(bool ok) override {
+    {
+      MutexLock lock(&mutex_);
+      write_pending_ = false;
+      if (!ok) broken_ = true;
+    }
+    strand_->Signal();
+  }
+
+  void OnCancel() override {
+    {
+      MutexLock lock(&mutex_);
+      broken_ = true;
+    }
+    strand_->Signal();
+  }
+
+  void OnDone() override { self_.reset(); }
+
   void End(const absl::Status& status) {
     finished_ = true;
     session_->Close();
@@ -130,35 +134,6 @@ class SnapshotCall final : public ServerStreamCall<v1::FetchSnapshotRequest, v1:
   SnapshotCall(RpcQueue& queue, Asker asker, Node& node, WorkPool& pool)
       : ServerStreamCall(queue, std::move(asker)), node_(node), pool_(pool) {}
 
- private:
-  void OnOpen() override {
-    self_.reset(this);
-    const std::weak_ptr<SnapshotCall> weak = self_;
-    strand_ = std::make_shared<Strand>(pool_, [weak] {
-      if (const auto alive = weak.lock()) alive->Run();
-    });
-    strand_->Signal();
-  }
-
-  void OnWriteDone(bool ok) override {
-    {
-      MutexLock lock(&mutex_);
-      write_pending_ = false;
-      if (!ok) broken_ = true;
-    }
-    strand_->Signal();
-  }
-
-  void OnCancel() override {
-    {
-      MutexLock lock(&mutex_);
-      broken_ = true;
-    }
-    strand_->Signal();
-  }
-
-  void OnDone() override { self_.reset(); }
-
   // Strand only.
   void Run() {
     if (finished_) return;
@@ -181,6 +156,32 @@ class SnapshotCall final : public ServerStreamCall<v1::FetchSnapshotRequest, v1:
     }
     StartWrite(outgoing_);
   }
+
+ private:
+  void OnOpen() override {
+    self_.reset(this);
+    strand_ = StrandOf(pool_, self_);
+    strand_->Signal();
+  }
+
+  void OnWriteDone(bool ok) override {
+    {
+      MutexLock lock(&mutex_);
+      write_pending_ = false;
+      if (!ok) broken_ = true;
+    }
+    strand_->Signal();
+  }
+
+  void OnCancel() override {
+    {
+      MutexLock lock(&mutex_);
+      broken_ = true;
+    }
+    strand_->Signal();
+  }
+
+  void OnDone() override { self_.reset(); }
 
   void End(const absl::Status& status) {
     finished_ = true;
