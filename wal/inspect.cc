@@ -272,8 +272,7 @@ absl::StatusOr<SpoolInfo> InspectSpool(FileSystem& fs, const std::string& direct
 absl::StatusOr<VerifyReport> VerifySpool(FileSystem& fs, const std::string& directory, Lsn durable) {
   TOWLINE_ASSIGN_OR_RETURN(VerifyReport report, Verifier(fs, directory).Run());
   if (report.damages.empty() && report.end.has_value() && report.end->lsn <= durable) {
-    report.end->what =
-        absl::StrCat("the log ends at LSN ", report.end->lsn - 1, ", but LSN ", durable, " was durable");
+    report.end->what = absl::StrCat("the log ends at LSN ", report.end->lsn - 1, ", but LSN ", durable, " was durable");
     report.damages.push_back(*report.end);
   }
   return report;

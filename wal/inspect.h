@@ -56,7 +56,8 @@ struct VerifyReport {
   uint64_t bytes = 0;
   Lsn first_lsn = 0;
   Lsn last_lsn = 0;
-  // Where the newest segment ends; absent if there is none, or none that can be read. `lsn`: the first that is not there.
+  // Where the newest segment ends; absent if there is none, or none that can be read. `lsn`: the first that is not
+  // there.
   std::optional<Damage> end;
   std::vector<Damage> damages;  // empty = everything verified
 };

@@ -8,12 +8,14 @@
 #include "common/check.h"
 #include "common/error.h"
 #include "common/mutex.h"
+#include "wal/damage_list.h"
 #include "wal/index_store.h"
 #include "wal/listeners.h"
 #include "wal/log_cursor.h"
 #include "wal/log_view.h"
 #include "wal/pins.h"
 #include "wal/recovery.h"
+#include "wal/scrubber.h"
 #include "wal/seeker.h"
 #include "wal/segment_writer.h"
 #include "wal/spare_pool.h"
@@ -46,9 +48,11 @@ class DiskSpool : public Spool {
         indexes_(env.fs, directory, options.index_cache_bytes, options.index_interval_bytes, env.logger),
         spares_(env.fs, directory, options.segment_bytes, options.spare_segments, env.logger),
         seeker_(view_, indexes_),
+        scrubber_(env, directory, options, view_, indexes_, damages_, [this] { loop_->Wake(); }),
         writer_(env.fs, env.clock, env.rng, env.logger, WriterOptions(options, inputs), view_, indexes_, spares_) {}
 
   ~DiskSpool() override {
+    if (scrub_loop_ != nullptr) scrub_loop_->Stop();
     if (loop_ != nullptr) loop_->Stop();
   }
 
@@ -84,11 +88,14 @@ class DiskSpool : public Spool {
   IndexStore indexes_;
   SparePool spares_;
   mutable Seeker seeker_;
+  DamageList damages_;
+  Scrubber scrubber_;
   Listeners listeners_;
   SegmentWriter writer_;
   const std::shared_ptr<Pins> pins_ = std::make_shared<Pins>();
   Mutex maintenance_;  // one at a time changes files of sealed segments
   std::unique_ptr<Loop> loop_;
+  std::unique_ptr<Loop> scrub_loop_;
 };
 
 SegmentWriter::Options DiskSpool::WriterOptions(const SpoolOptions& options, const RecoveryInputs& inputs) {
@@ -116,14 +123,19 @@ absl::Status DiskSpool::Start(RecoveredLog log) {
   const absl::Status prepared = writer_.Prepare();
   // A full disk does not keep a node from serving what it has; the next Append tries again.
   if (!prepared.ok() && (empty || !absl::IsResourceExhausted(prepared))) return prepared;
-  loop_ = env_.executor.Start("wal-spares", [this] { return StepMaintenance(); }, LoopPriority::kBatch);
+  loop_ = env_.executor.Start(
+      "wal-spares", [this] { return StepMaintenance(); }, LoopPriority::kBatch);
+  if (scrubber_.enabled()) {
+    scrub_loop_ = env_.executor.Start(
+        "wal-scrub", [this] { return scrubber_.Step(); }, LoopPriority::kBatch);
+  }
   return absl::OkStatus();
 }
 
 absl::StatusOr<std::unique_ptr<Cursor>> DiskSpool::NewCursor(Lsn from) {
   TOWLINE_RETURN_IF_ERROR(view_.Find(from).status());
   TOWLINE_ASSIGN_OR_RETURN(const LogEnd before, EndAt(from - 1));
-  return std::make_unique<LogCursor>(view_, seeker_, before);
+  return std::make_unique<LogCursor>(view_, seeker_, damages_, before);
 }
 
 absl::StatusOr<LogEnd> DiskSpool::EndAt(Lsn lsn) {
@@ -138,8 +150,10 @@ absl::StatusOr<LogEnd> DiskSpool::EndAt(Lsn lsn) {
     return MakeError(absl::StatusCode::kOutOfRange, "beyond_end",
                      absl::StrCat("LSN ", lsn, " is above the last durable LSN ", end.lsn));
   }
-  TOWLINE_ASSIGN_OR_RETURN(const Place place, seeker_.Locate(lsn + 1));
-  return place.before;
+  const absl::StatusOr<Place> place = seeker_.Locate(lsn + 1);
+  if (place.ok()) return place->before;
+  if (absl::IsDataLoss(place.status())) (void)damages_.Note(RangeOf(place.status()));
+  return place.status();
 }
 
 absl::StatusOr<Lsn> DiskSpool::Prune(Lsn first_needed, uint64_t keep_bytes,
@@ -150,6 +164,7 @@ absl::StatusOr<Lsn> DiskSpool::Prune(Lsn first_needed, uint64_t keep_bytes,
   TOWLINE_RETURN_IF_ERROR(save_first_retained(first));
   // A pin that came meanwhile keeps its records for as long as this process lives.
   TOWLINE_RETURN_IF_ERROR(RemoveFiles(view_.RemoveBelow(first, *pins_)));
+  damages_.RemoveBelow(view_.first_lsn());
   return view_.first_lsn();
 }
 
@@ -202,6 +217,8 @@ SpoolStats DiskSpool::stats() const {
   stats.fsync_recent_seconds = append.fsync_recent_seconds;
   stats.poisoned = append.poisoned;
   stats.disk_full = append.disk_full;
+  stats.scrub = scrubber_.stats();
+  stats.damaged = damages_.Get();
   return stats;
 }
 

@@ -78,6 +78,8 @@ class SimFile : public File {
     return absl::OkStatus();
   }
 
+  void DropCache() override {}
+
  private:
   absl::Status CheckUsable() TOWLINE_REQUIRES(fs_.mutex_) {
     return fs_.epoch_ == epoch_ ? absl::OkStatus() : FileError(EBADF, "use of a file from before a crash:", path_);
