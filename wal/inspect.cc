@@ -1,13 +1,15 @@
 #include "wal/inspect.h"
 
-#include <cstdlib>
+#include <algorithm>
 #include <memory>
+#include <optional>
 #include <set>
 #include <utility>
 
 #include "absl/strings/str_cat.h"
 
 #include "common/error.h"
+#include "wal/damage_list.h"
 #include "wal/frame_reader.h"
 #include "wal/index.h"
 #include "wal/segment_scan.h"
@@ -43,18 +45,8 @@ SegmentSpan SpanOf(FileSystem& fs, const std::string& directory, const SegmentFi
 }
 
 Damage DamageOf(const absl::Status& status) {
-  const ErrorInfo info = GetErrorInfo(status);
-  Damage damage;
-  const auto number = [&](const char* key) -> uint64_t {
-    const auto found = info.metadata.find(key);
-    return found == info.metadata.end() ? 0 : std::strtoull(found->second.c_str(), nullptr, 10);
-  };
-  const auto file = info.metadata.find("file");
-  if (file != info.metadata.end()) damage.file = file->second;
-  damage.offset = number("offset");
-  damage.lsn = number("lsn");
-  damage.what = info.message;
-  return damage;
+  const DamagedRange range = RangeOf(status);
+  return {range.file, range.offset, range.first_lsn, range.what};
 }
 
 // The scan of a newest segment, and what a later frame proves to be missing.
@@ -177,11 +169,22 @@ void Verifier::ReadFrames(const SegmentFile& segment, const LogEnd& end, uint64_
   const absl::StatusOr<std::shared_ptr<File>> file = span.segment->OpenFile();
   if (!file.ok()) return;  // removed meanwhile
   std::string buffer;
-  FrameReader reader(**file, span, kFramesStart, segment.header.before, kReadBytesMax, &buffer);
+  std::optional<FrameReader> reader;
+  reader.emplace(**file, span, kFramesStart, segment.header.before, kReadBytesMax, &buffer);
+  bool damaged = false;
   while (true) {
-    const uint64_t offset = reader.offset();
-    const absl::StatusOr<const LocalFrame*> frame = reader.Next();
-    if (!frame.ok()) return Add(segment, frame.status());
+    const uint64_t offset = reader->offset();
+    const absl::StatusOr<const LocalFrame*> frame = reader->Next();
+    if (!frame.ok()) {
+      Add(segment, frame.status());
+      damaged = true;
+      // Behind the damage the index knows the next place where a frame begins.
+      const auto next = std::upper_bound(index.begin(), index.end(), reader->position().lsn + 1,
+                                         [](Lsn lsn, const IndexEntry& entry) { return lsn < entry.lsn; });
+      if (next == index.end()) return;
+      reader.emplace(**file, span, next->offset, FrameReader::UnknownTerm(*next), kReadBytesMax, &buffer);
+      continue;
+    }
     if (*frame == nullptr) break;
     const ShippedHeader& header = (*frame)->frame.header;
     if (report_.records++ == 0) report_.first_lsn = header.lsn;
@@ -190,12 +193,13 @@ void Verifier::ReadFrames(const SegmentFile& segment, const LogEnd& end, uint64_
     const IndexEntry actual = {header.lsn, header.commit_time_us, offset, header.prev_chain};
     if (next_entry < index.size() && index[next_entry] == actual) ++next_entry;
   }
-  if (reader.position() != end) {
+  if (reader->position() != end) {
     Add(segment,
         PlaceError(absl::StatusCode::kDataLoss, "wal_damaged", "the frames end differently than the footer says",
-                   segment.path, FramesEnd(segment.file_size), reader.position().lsn + 1));
+                   segment.path, FramesEnd(segment.file_size), reader->position().lsn + 1));
   }
-  if (next_entry < index.size()) {
+  // Of damaged records the index cannot be checked.
+  if (next_entry < index.size() && !damaged) {
     Add(segment, PlaceError(absl::StatusCode::kDataLoss, "wal_damaged", "the index does not describe the segment",
                             JoinPath(directory_, IndexFileName(segment.name_lsn)),
                             kIndexHeaderSize + next_entry * kIndexEntrySize, 0));
@@ -278,16 +282,18 @@ absl::StatusOr<VerifyReport> VerifySpool(FileSystem& fs, const std::string& dire
   return report;
 }
 
-absl::Status DumpSpool(FileSystem& fs, const std::string& directory, Lsn first, Lsn last,
+absl::Status DumpSpool(FileSystem& fs, const std::string& directory, const DumpRange& range,
                        const std::function<absl::Status(const DumpedFrame&)>& fn) {
   TOWLINE_ASSIGN_OR_RETURN(const Names names, ListNames(fs, directory));
   TOWLINE_ASSIGN_OR_RETURN(const std::vector<SegmentFile> files, ReadSegments(fs, directory, names));
   for (size_t i = 0; i < files.size(); ++i) {
     const SegmentFile& file = files[i];
     const bool newest = i + 1 == files.size();
-    if (!newest && files[i + 1].name_lsn <= first) continue;
-    if (last != 0 && file.name_lsn > last) break;
+    if (!newest && files[i + 1].name_lsn <= range.first) continue;
+    if (file.name_lsn > range.last) break;
     TOWLINE_RETURN_IF_ERROR(CheckFrames(i == 0 ? nullptr : &files[i - 1], file, newest));
+    if (!newest && file.footer.end.commit_time_us < range.since_us) continue;
+    if (file.header.before.commit_time_us >= range.until_us) break;  // commit times never fall
     LogEnd end = file.footer.end;
     uint64_t end_offset = file.footer.end_offset;
     absl::Status damage_at_end;
@@ -305,9 +311,9 @@ absl::Status DumpSpool(FileSystem& fs, const std::string& directory, Lsn first, 
       const uint64_t offset = reader.offset();
       TOWLINE_ASSIGN_OR_RETURN(const LocalFrame* const frame, reader.Next());
       if (frame == nullptr) break;
-      const Lsn lsn = frame->frame.header.lsn;
-      if (lsn < first) continue;
-      if (last != 0 && lsn > last) return absl::OkStatus();
+      const ShippedHeader& header = frame->frame.header;
+      if (header.lsn < range.first || header.commit_time_us < range.since_us) continue;
+      if (header.lsn > range.last || header.commit_time_us >= range.until_us) return absl::OkStatus();
       TOWLINE_RETURN_IF_ERROR(fn({frame->frame, frame->stamp, file.path, offset}));
     }
     TOWLINE_RETURN_IF_ERROR(damage_at_end);
