@@ -2,6 +2,7 @@
 
 #include "common/bytes.h"
 #include "common/checksum.h"
+#include "common/failpoint.h"
 
 namespace towline::wal {
 namespace {
@@ -9,11 +10,13 @@ namespace {
 constexpr size_t kMagicOffset = 0;
 constexpr size_t kHeaderCrcOffset = 4;
 constexpr size_t kStampOffset = 8;
+constexpr size_t kPayloadLengthOffset = 20;
 
 uint32_t HeaderCrc(const char* frame, uint64_t salt) {
   char covered[kFrameHeaderSize];  // bytes 8..55, then the salt
   std::memcpy(covered, frame + kStampOffset, kFrameHeaderSize - kStampOffset);
-  StoreLe(covered + kFrameHeaderSize - kStampOffset, salt);
+  StoreLe(covered + kFrameHeaderSize - kStampOffset, Failpoint("wal_ignore_salt") ? uint64_t{0} : salt);
+  if (Failpoint("wal_crc_without_length")) StoreLe(covered + kPayloadLengthOffset - kStampOffset, uint32_t{0});
   return Crc32c(absl::string_view(covered, sizeof covered));
 }
 
@@ -45,8 +48,8 @@ FrameCheck CheckFrame(absl::string_view bytes, uint64_t salt, LocalFrame* out) {
 }
 
 bool Continues(const ShippedHeader& header, const LogEnd& end) {
-  return header.lsn == end.lsn + 1 && header.prev_chain == end.chain && header.term >= end.term &&
-         header.commit_time_us >= end.commit_time_us;
+  return header.lsn == end.lsn + 1 && (header.prev_chain == end.chain || Failpoint("wal_ignore_chain")) &&
+         header.term >= end.term && header.commit_time_us >= end.commit_time_us;
 }
 
 }  // namespace towline::wal

@@ -7,6 +7,7 @@
 
 #include "common/check.h"
 #include "common/error.h"
+#include "common/failpoint.h"
 #include "common/mutex.h"
 #include "wal/damage_list.h"
 #include "wal/index_store.h"
@@ -161,6 +162,7 @@ absl::StatusOr<Lsn> DiskSpool::Prune(Lsn first_needed, uint64_t keep_bytes,
   MutexLock lock(&maintenance_);
   const Lsn first = view_.FirstToKeep(pins_->Lowest(first_needed), keep_bytes);
   if (first <= view_.first_lsn()) return view_.first_lsn();
+  if (Failpoint("wal_unlink_before_save")) TOWLINE_RETURN_IF_ERROR(RemoveFiles(view_.RemoveBelow(first, *pins_)));
   TOWLINE_RETURN_IF_ERROR(save_first_retained(first));
   // A pin that came meanwhile keeps its records for as long as this process lives.
   TOWLINE_RETURN_IF_ERROR(RemoveFiles(view_.RemoveBelow(first, *pins_)));
