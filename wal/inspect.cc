@@ -114,6 +114,59 @@ absl::StatusOr<std::vector<SegmentFile>> ReadSegments(FileSystem& fs, const std:
   return segments;
 }
 
+// The index of a sealed segment. Empty if it is absent or unusable; *damage then says what is wrong with it.
+IndexEntries LoadIndex(FileSystem& fs, const std::string& directory, const SegmentFile& segment, absl::Status* damage) {
+  IndexEntries entries;
+  const std::string path = JoinPath(directory, IndexFileName(segment.name_lsn));
+  const absl::StatusOr<std::string> bytes = ReadFile(fs, path);
+  if (!bytes.ok()) return entries;
+  const IndexOwner owner{segment.name_lsn, segment.footer.end.lsn, segment.header.salt, segment.footer.end_offset};
+  std::string what;
+  if (!DecodeIndex(*bytes, owner, &entries, &what)) {
+    entries.clear();
+    if (damage != nullptr) *damage = PlaceError(absl::StatusCode::kDataLoss, "wal_damaged", what, path, 0, 0);
+  }
+  return entries;
+}
+
+// Where to start reading for a range: the records in front are not needed, so damage there does not matter.
+std::optional<IndexEntry> StartOf(const IndexEntries& index, const DumpRange& range) {
+  if (index.empty()) return std::nullopt;
+  IndexEntry start = index.front();
+  if (range.first > start.lsn) start = FloorOfLsn(index, range.first);
+  const IndexEntry& by_time = FloorOfTime(index, range.since_us);
+  return by_time.lsn > start.lsn ? by_time : start;
+}
+
+// True once the range has ended.
+absl::StatusOr<bool> DumpSegment(const SegmentSpan& span, const IndexEntries& index, const DumpRange& range,
+                                 const std::function<absl::Status(const DumpedFrame&)>& fn) {
+  TOWLINE_ASSIGN_OR_RETURN(const std::shared_ptr<File> file, span.segment->OpenFile());
+  std::string buffer;
+  std::optional<FrameReader> reader;
+  const auto restart = [&](uint64_t offset, const LogEnd& before) {
+    reader.emplace(*file, span, offset, before, kReadBytesMax, &buffer);
+  };
+  const std::optional<IndexEntry> start = StartOf(index, range);
+  if (start.has_value()) restart(start->offset, FrameReader::UnknownTerm(*start));
+  // An index is never trusted over the log.
+  if (!start.has_value() || !reader->Next().ok()) {
+    restart(kFramesStart, span.segment->header().before);
+  } else {
+    restart(start->offset, FrameReader::UnknownTerm(*start));
+  }
+  while (true) {
+    const uint64_t offset = reader->offset();
+    TOWLINE_ASSIGN_OR_RETURN(const LocalFrame* const frame, reader->Next());
+    if (frame == nullptr) return false;
+    const ShippedHeader& header = frame->frame.header;
+    if (header.lsn < range.first || header.commit_time_us < range.since_us) continue;
+    if (header.lsn > range.last || header.commit_time_us >= range.until_us) return true;
+    TOWLINE_RETURN_IF_ERROR(fn({frame->frame, frame->stamp, span.segment->path(), offset}));
+    if (header.lsn == range.last) return true;
+  }
+}
+
 // Verifies one segment after the other.
 class Verifier {
  public:
@@ -125,7 +178,6 @@ class Verifier {
   absl::Status VerifySegment(const SegmentFile& segment, const absl::Status& frame, bool newest);
   // Reads the frames and compares them with the index entries.
   void ReadFrames(const SegmentFile& segment, const LogEnd& end, uint64_t end_offset, bool sealed);
-  IndexEntries ReadIndex(const SegmentFile& segment);
   void Add(const SegmentFile& segment, const absl::Status& damage);
 
   FileSystem& fs_;
@@ -164,7 +216,12 @@ absl::Status Verifier::VerifySegment(const SegmentFile& segment, const absl::Sta
 
 void Verifier::ReadFrames(const SegmentFile& segment, const LogEnd& end, uint64_t end_offset, bool sealed) {
   const SegmentSpan span = SpanOf(fs_, directory_, segment, end, end_offset);
-  const IndexEntries index = sealed ? ReadIndex(segment) : IndexEntries();
+  IndexEntries index;
+  if (sealed && names_.indexes.count(segment.name_lsn) > 0) {
+    absl::Status damage;
+    index = LoadIndex(fs_, directory_, segment, &damage);
+    if (!damage.ok()) Add(segment, damage);
+  }
   size_t next_entry = 0;
   const absl::StatusOr<std::shared_ptr<File>> file = span.segment->OpenFile();
   if (!file.ok()) return;  // removed meanwhile
@@ -204,20 +261,6 @@ void Verifier::ReadFrames(const SegmentFile& segment, const LogEnd& end, uint64_
                             JoinPath(directory_, IndexFileName(segment.name_lsn)),
                             kIndexHeaderSize + next_entry * kIndexEntrySize, 0));
   }
-}
-
-IndexEntries Verifier::ReadIndex(const SegmentFile& segment) {
-  IndexEntries entries;
-  if (names_.indexes.count(segment.name_lsn) == 0) return entries;
-  const std::string path = JoinPath(directory_, IndexFileName(segment.name_lsn));
-  const absl::StatusOr<std::string> bytes = ReadFile(fs_, path);
-  if (!bytes.ok()) return entries;
-  const IndexOwner owner{segment.name_lsn, segment.footer.end.lsn, segment.header.salt, segment.footer.end_offset};
-  std::string what;
-  if (!DecodeIndex(*bytes, owner, &entries, &what)) {
-    Add(segment, PlaceError(absl::StatusCode::kDataLoss, "wal_damaged", what, path, 0, 0));
-  }
-  return entries;
 }
 
 void Verifier::Add(const SegmentFile& segment, const absl::Status& damage) {
@@ -303,19 +346,10 @@ absl::Status DumpSpool(FileSystem& fs, const std::string& directory, const DumpR
       end_offset = scanned.scan.end_offset;
       damage_at_end = scanned.damage;
     }
-    const SegmentSpan span = SpanOf(fs, directory, file, end, end_offset);
-    TOWLINE_ASSIGN_OR_RETURN(const std::shared_ptr<File> opened, span.segment->OpenFile());
-    std::string buffer;
-    FrameReader reader(*opened, span, kFramesStart, file.header.before, kReadBytesMax, &buffer);
-    while (true) {
-      const uint64_t offset = reader.offset();
-      TOWLINE_ASSIGN_OR_RETURN(const LocalFrame* const frame, reader.Next());
-      if (frame == nullptr) break;
-      const ShippedHeader& header = frame->frame.header;
-      if (header.lsn < range.first || header.commit_time_us < range.since_us) continue;
-      if (header.lsn > range.last || header.commit_time_us >= range.until_us) return absl::OkStatus();
-      TOWLINE_RETURN_IF_ERROR(fn({frame->frame, frame->stamp, file.path, offset}));
-    }
+    const IndexEntries index = newest ? IndexEntries() : LoadIndex(fs, directory, file, nullptr);
+    TOWLINE_ASSIGN_OR_RETURN(const bool ended,
+                             DumpSegment(SpanOf(fs, directory, file, end, end_offset), index, range, fn));
+    if (ended) return absl::OkStatus();
     TOWLINE_RETURN_IF_ERROR(damage_at_end);
   }
   return absl::OkStatus();

@@ -256,6 +256,19 @@ TEST_F(InspectTest, DumpGivesTheTimesAskedFor) {
   EXPECT_THAT(times(8000, 9000), ElementsAre(8));
 }
 
+TEST_F(InspectTest, DumpReadsInFrontOfDamageAndBehindIt) {
+  fs_.FlipBit(SegmentPath(1), (512 + 2 * kFrame + 100) * 8);  // LSN 3
+  EXPECT_THAT(Dumped(1, 2), ElementsAre(1, 2));
+  EXPECT_THAT(Dumped(4, 6), ElementsAre(4, 5, 6));
+  absl::Status status;
+  EXPECT_THAT(Dumped(2, 6, &status), ElementsAre(2));
+  EXPECT_THAT(status, ReasonIs("wal_damaged"));
+  // Without the index everything in front has to be read.
+  ASSERT_THAT(fs_.Remove(IndexPath(1)), IsOk());
+  EXPECT_THAT(Dumped(4, 6, &status), IsEmpty());
+  EXPECT_THAT(status, ReasonIs("wal_damaged"));
+}
+
 TEST_F(InspectTest, VerifyGoesOnBehindDamageInsideASegment) {
   fs_.FlipBit(SegmentPath(1), (512 + 1 * kFrame + 100) * 8);  // LSN 2
   fs_.FlipBit(SegmentPath(1), (512 + 4 * kFrame + 100) * 8);  // LSN 5
