@@ -1,0 +1,217 @@
+// Append + sync beside plain pwrite + fdatasync, in turns, so that both see the same disk.
+//
+// The yardstick, "aligned", is the best that plain pwrite + fdatasync can do: it overwrites a zero-filled file of a
+// segment's size (no metadata changes, no page is read first), every write begins and ends at a page boundary, the
+// bytes are ready in memory, and nothing is kept, indexed or handed on. A log gets there only if its groups happen to
+// be whole pages: frames stand back to back, so a group begins where the last one ended, in the middle of a page.
+// "packed" does the latter: the same bytes at the offsets that the spool uses, with the padding that the spool writes.
+// Aligned against packed is what the format costs the disk, packed against spool what the program costs.
+
+#include <array>
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "absl/strings/str_cat.h"
+
+#include "common/error.h"
+#include "tests/bench/wal_bench_machine.h"
+#include "tests/bench/wal_bench_report.h"
+#include "tests/bench/wal_bench_spool.h"
+#include "wal/segment_format.h"
+
+namespace towline::bench {
+namespace {
+
+constexpr uint64_t kPageBytes = 4096;
+constexpr size_t kPayloadBytes = 200;  // frames of 256 bytes: groups are exactly as large as wanted
+constexpr uint64_t kGroupSizes[] = {4 << 10, 16 << 10, 64 << 10, 256 << 10, 1 << 20};
+constexpr double kTargetRatio = 0.9;
+
+uint64_t RoundUp(uint64_t value, uint64_t unit) { return (value + unit - 1) / unit * unit; }
+
+// Overwrites one zero-filled file over and over.
+class PlainFile {
+ public:
+  static absl::StatusOr<PlainFile> Create(const std::string& path, uint64_t size, bool aligned) {
+    PlainFile plain;
+    TOWLINE_ASSIGN_OR_RETURN(plain.file_, PosixFileSystem()->Open(path, OpenMode::kCreate));
+    const std::string zeros(64 << 10, '\0');
+    for (uint64_t offset = 0; offset < size; offset += zeros.size()) {
+      TOWLINE_RETURN_IF_ERROR(plain.file_->WriteAt(offset, zeros));
+    }
+    TOWLINE_RETURN_IF_ERROR(plain.file_->SyncData());
+    plain.size_ = size;
+    plain.start_ = aligned ? 0 : wal::kFramesStart;
+    plain.offset_ = plain.start_;
+    return plain;
+  }
+
+  // Writes up to the end of the last page. The padding is added outside the measured time.
+  absl::Status Append(const std::string& bytes, double* micros) {
+    if (RoundUp(offset_ + bytes.size(), kPageBytes) > size_) offset_ = start_;
+    const uint64_t end = offset_ + bytes.size();
+    padded_.assign(bytes);
+    padded_.resize(static_cast<size_t>(RoundUp(end, kPageBytes) - offset_), '\0');
+    const int64_t start = NowNanos();
+    TOWLINE_RETURN_IF_ERROR(file_->WriteAt(offset_, padded_));
+    TOWLINE_RETURN_IF_ERROR(file_->SyncData());
+    *micros = static_cast<double>(NowNanos() - start) / 1e3;
+    offset_ = start_ == 0 ? RoundUp(end, kPageBytes) : end;
+    return absl::OkStatus();
+  }
+
+ private:
+  std::unique_ptr<File> file_;
+  std::string padded_;
+  uint64_t size_ = 0;
+  uint64_t start_ = 0;
+  uint64_t offset_ = 0;
+};
+
+// Medians of the rounds, for one group size.
+struct Rounds {
+  std::vector<double> spool;
+  std::vector<double> aligned;
+  std::vector<double> packed;
+  std::vector<double> spool_all;  // every append of every round
+  std::vector<double> aligned_all;
+  CallTimes calls;
+  double spool_cpu = 0;  // nanoseconds
+};
+
+class AppendBench {
+ public:
+  AppendBench(const Settings& settings, Report* report)
+      : settings_(settings),
+        report_(*report),
+        timed_fs_(*PosixFileSystem()),
+        spool_(JoinPath(settings.directory, "append"), Options(settings), &timed_fs_) {}
+
+  absl::Status Run();
+
+ private:
+  static wal::SpoolOptions Options(const Settings& settings) {
+    wal::SpoolOptions options;
+    options.segment_bytes = settings.Pick<uint64_t>(4 << 20, 64 << 20, 64 << 20);
+    return options;
+  }
+
+  absl::Status Round(uint64_t group_bytes, Rounds* rounds);
+  absl::Status AppendOnce(uint64_t group_bytes, size_t turn, std::array<double, 3>* micros, Rounds* rounds);
+  void Add(uint64_t group_bytes, const Rounds& rounds);
+
+  const Settings& settings_;
+  Report& report_;
+  TimedFileSystem timed_fs_;
+  BenchSpool spool_;
+  std::unique_ptr<PlainFile> aligned_;
+  std::unique_ptr<PlainFile> packed_;
+  uint64_t appended_ = 0;
+};
+
+absl::Status AppendBench::Run() {
+  TOWLINE_RETURN_IF_ERROR(spool_.Open());
+  TOWLINE_RETURN_IF_ERROR(spool_.WaitForSpares(2));
+  const uint64_t size = spool_.options().segment_bytes;
+  for (const bool aligned : {true, false}) {
+    const std::string path = JoinPath(spool_.directory(), absl::StrCat("plain-", aligned));
+    TOWLINE_ASSIGN_OR_RETURN(PlainFile plain, PlainFile::Create(path, size, aligned));
+    (aligned ? aligned_ : packed_) = std::make_unique<PlainFile>(std::move(plain));
+  }
+  constexpr size_t kSizes = std::size(kGroupSizes);
+  std::array<Rounds, kSizes> rounds;
+  const int count = settings_.Pick(2, 5, 15);
+  // Rounds outside, sizes inside: what changes on the machine while this runs meets all sizes.
+  for (int i = 0; i < count; ++i) {
+    for (size_t size_index = 0; size_index < kSizes; ++size_index) {
+      TOWLINE_RETURN_IF_ERROR(Round(kGroupSizes[size_index], &rounds[size_index]));
+    }
+  }
+  for (size_t i = 0; i < kSizes; ++i) Add(kGroupSizes[i], rounds[i]);
+  return absl::OkStatus();
+}
+
+absl::Status AppendBench::Round(uint64_t group_bytes, Rounds* rounds) {
+  const size_t times =
+      group_bytes >= 256 << 10 ? settings_.Pick<size_t>(3, 200, 400) : settings_.Pick<size_t>(3, 600, 1200);
+  std::array<std::vector<double>, 3> samples;
+  for (size_t i = 0; i < times; ++i) {
+    std::array<double, 3> micros;
+    TOWLINE_RETURN_IF_ERROR(AppendOnce(group_bytes, i, &micros, rounds));
+    for (size_t side = 0; side < samples.size(); ++side) samples[side].push_back(micros[side]);
+  }
+  rounds->spool.push_back(Median(samples[0]));
+  rounds->aligned.push_back(Median(samples[1]));
+  rounds->packed.push_back(Median(samples[2]));
+  rounds->spool_all.insert(rounds->spool_all.end(), samples[0].begin(), samples[0].end());
+  rounds->aligned_all.insert(rounds->aligned_all.end(), samples[1].begin(), samples[1].end());
+  return absl::OkStatus();
+}
+
+// Who goes first changes with every turn: whoever writes has its bytes in the processor's cache from the one before.
+absl::Status AppendBench::AppendOnce(uint64_t group_bytes, size_t turn, std::array<double, 3>* micros, Rounds* rounds) {
+  const std::shared_ptr<wal::FrameGroup> group = spool_.MakeGroup(group_bytes, kPayloadBytes);
+  for (size_t i = 0; i < 3; ++i) {
+    const size_t side = (turn + i) % 3;
+    if (side == 1) TOWLINE_RETURN_IF_ERROR(aligned_->Append(group->bytes, &(*micros)[1]));
+    if (side == 2) TOWLINE_RETURN_IF_ERROR(packed_->Append(group->bytes, &(*micros)[2]));
+    if (side != 0) continue;
+    const CallTimes before = timed_fs_.times();
+    const int64_t cpu = ThreadNanos();
+    const int64_t start = NowNanos();
+    TOWLINE_RETURN_IF_ERROR(spool_->Append(group));
+    (*micros)[0] = static_cast<double>(NowNanos() - start) / 1e3;
+    rounds->spool_cpu += static_cast<double>(ThreadNanos() - cpu);
+    const CallTimes& after = timed_fs_.times();
+    rounds->calls.write_wall += after.write_wall - before.write_wall;
+    rounds->calls.write_cpu += after.write_cpu - before.write_cpu;
+    rounds->calls.sync_wall += after.sync_wall - before.sync_wall;
+    rounds->calls.sync_cpu += after.sync_cpu - before.sync_cpu;
+  }
+  appended_ += group_bytes;
+  if (appended_ < spool_.options().segment_bytes) return absl::OkStatus();
+  appended_ = 0;
+  return spool_.Prune();
+}
+
+void AppendBench::Add(uint64_t group_bytes, const Rounds& rounds) {
+  std::vector<double> ratios;
+  std::vector<double> packed_ratios;
+  for (size_t i = 0; i < rounds.spool.size(); ++i) {
+    ratios.push_back(rounds.aligned[i] / rounds.spool[i]);
+    packed_ratios.push_back(rounds.packed[i] / rounds.spool[i]);
+  }
+  const bool has_target = group_bytes == 4 << 10 || group_bytes == 64 << 10 || group_bytes == 1 << 20;
+  const double count = static_cast<double>(rounds.spool_all.size());
+  const CallTimes& calls = rounds.calls;
+  Figure figure;
+  figure.name = absl::StrCat(group_bytes >> 10, " KiB: rate of the spool / rate of aligned");
+  figure.value = Median(ratios);
+  figure.unit = "ratio";
+  figure.target = has_target ? Target::AtLeast(kTargetRatio) : Target::None();
+  figure.spread = Spread(rounds.aligned);
+  figure.limit = "disk: pwrite + fdatasync";
+  figure.details = {
+      {"lowest", Quantile(ratios, 0)},
+      {"highest", Highest(ratios)},
+      {"of packed", Median(packed_ratios)},
+      {"spool us", Median(rounds.spool)},
+      {"aligned us", Median(rounds.aligned)},
+      {"packed us", Median(rounds.packed)},
+      {"spool p99", Quantile(rounds.spool_all, 0.99)},
+      {"aligned p99", Quantile(rounds.aligned_all, 0.99)},
+      {"spool MB/s", static_cast<double>(group_bytes) / Median(rounds.spool)},
+      // Means, of which the rest of the time is what the program itself does.
+      {"write us", static_cast<double>(calls.write_wall) / count / 1e3},
+      {"sync us", static_cast<double>(calls.sync_wall) / count / 1e3},
+      {"user us", (rounds.spool_cpu - static_cast<double>(calls.write_cpu + calls.sync_cpu)) / count / 1e3},
+  };
+  report_.Add(std::move(figure));
+}
+
+}  // namespace
+
+absl::Status MeasureAppend(const Settings& settings, Report* report) { return AppendBench(settings, report).Run(); }
+
+}  // namespace towline::bench
