@@ -35,7 +35,12 @@ struct IndexEntry {
 // Ordered by LSN; the first entry is the segment's first frame. Empty only if the segment is.
 using IndexEntries = std::vector<IndexEntry>;
 
-// Adds the frame if it is the first one or at least `interval` bytes behind the last entry.
+// Whether a frame at `offset` gets an entry: if it is the first one or at least `interval` bytes behind the last entry.
+inline bool BelongsToIndex(uint64_t offset, uint64_t interval, const IndexEntries& entries) {
+  return entries.empty() || offset >= entries.back().offset + interval;
+}
+
+// Adds the frame if it belongs to the index.
 void AddToIndex(const ShippedHeader& header, uint64_t offset, uint64_t interval, IndexEntries* entries);
 
 // The last entry with LSN <= `lsn`. Requires a first entry that qualifies.

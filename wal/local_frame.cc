@@ -10,11 +10,13 @@ constexpr size_t kMagicOffset = 0;
 constexpr size_t kHeaderCrcOffset = 4;
 constexpr size_t kStampOffset = 8;
 
+// Without a copy of the covered bytes: that would read what was stored a moment ago in pieces of another size, for
+// which the processor has to wait.
 uint32_t HeaderCrc(const char* frame, uint64_t salt) {
-  char covered[kFrameHeaderSize];  // bytes 8..55, then the salt
-  std::memcpy(covered, frame + kStampOffset, kFrameHeaderSize - kStampOffset);
-  StoreLe(covered + kFrameHeaderSize - kStampOffset, salt);
-  return Crc32c(absl::string_view(covered, sizeof covered));
+  char encoded_salt[sizeof salt];
+  StoreLe(encoded_salt, salt);
+  const uint32_t crc = Crc32c(absl::string_view(frame + kStampOffset, kFrameHeaderSize - kStampOffset));
+  return Crc32cExtend(crc, absl::string_view(encoded_salt, sizeof encoded_salt));
 }
 
 }  // namespace

@@ -6,6 +6,7 @@
 #include <memory>
 #include <optional>
 #include <string>
+#include <utility>
 #include <vector>
 
 #include "absl/status/statusor.h"
@@ -21,6 +22,8 @@ namespace towline::wal {
 class LogCursor : public Cursor {
  public:
   LogCursor(LogView& view, Seeker& seeker, const LogEnd& before) : view_(view), seeker_(seeker), at_(before) {}
+  LogCursor(LogView& view, Seeker& seeker, Place place)
+      : view_(view), seeker_(seeker), at_(place.before), place_(std::move(place)) {}
 
   absl::StatusOr<ShippedBatch> Next(size_t max_bytes) override;
   Lsn next_lsn() const override { return at_.lsn + 1; }

@@ -73,9 +73,11 @@ absl::Status SegmentWriter::Append(const std::shared_ptr<FrameGroup>& group) {
 void SegmentWriter::Publish(const std::shared_ptr<FrameGroup>& group, uint64_t end_offset) {
   const size_t indexed = index_.size();
   for (size_t i = 0; i < group->frames.size(); ++i) {
+    const uint64_t offset = offset_ + group->frames[i].offset;
+    if (!BelongsToIndex(offset, options_.index_interval_bytes, index_)) continue;  // nearly always
     ShippedHeader header;
     TOWLINE_CHECK(DecodeShippedHeader(group->shipped(i).data(), &header).ok());
-    AddToIndex(header, offset_ + group->frames[i].offset, options_.index_interval_bytes, &index_);
+    AddToIndex(header, offset, options_.index_interval_bytes, &index_);
   }
   view_.Publish(group, end_offset, IndexEntries(index_.begin() + static_cast<ptrdiff_t>(indexed), index_.end()));
   {

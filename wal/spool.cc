@@ -116,14 +116,17 @@ absl::Status DiskSpool::Start(RecoveredLog log) {
   const absl::Status prepared = writer_.Prepare();
   // A full disk does not keep a node from serving what it has; the next Append tries again.
   if (!prepared.ok() && (empty || !absl::IsResourceExhausted(prepared))) return prepared;
-  loop_ = env_.executor.Start("wal-spares", [this] { return StepMaintenance(); }, LoopPriority::kBatch);
+  loop_ = env_.executor.Start(
+      "wal-spares", [this] { return StepMaintenance(); }, LoopPriority::kBatch);
   return absl::OkStatus();
 }
 
 absl::StatusOr<std::unique_ptr<Cursor>> DiskSpool::NewCursor(Lsn from) {
   TOWLINE_RETURN_IF_ERROR(view_.Find(from).status());
-  TOWLINE_ASSIGN_OR_RETURN(const LogEnd before, EndAt(from - 1));
-  return std::make_unique<LogCursor>(view_, seeker_, before);
+  const LogEnd end = view_.end();
+  if (from == end.lsn + 1) return std::make_unique<LogCursor>(view_, seeker_, end);  // pins no segment
+  TOWLINE_ASSIGN_OR_RETURN(Place place, seeker_.Locate(from));
+  return std::make_unique<LogCursor>(view_, seeker_, std::move(place));
 }
 
 absl::StatusOr<LogEnd> DiskSpool::EndAt(Lsn lsn) {

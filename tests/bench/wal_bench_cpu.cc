@@ -3,6 +3,7 @@
 // log.
 
 #include <deque>
+#include <iterator>
 #include <memory>
 #include <string>
 #include <utility>
@@ -21,6 +22,7 @@ namespace towline::bench {
 namespace {
 
 constexpr size_t kPayloadBytes = 256;
+constexpr uint64_t kGroupSizes[] = {64 << 10, 1 << 20};
 constexpr double kTargetMicros = 0.5;
 
 // A record on its way. The queue itself is above the log's layer; this one has its form: one mutex, a deque of owned
@@ -73,6 +75,8 @@ class CpuBench {
     return options;
   }
 
+  uint64_t Rounds() const { return settings_.Pick<uint64_t>(1, 5, 15); }
+  uint64_t RoundBytes() const { return settings_.Pick<uint64_t>(4 << 20, 128 << 20, 128 << 20); }
   absl::Status Measure(uint64_t group_bytes);
   absl::Status AppendGroup(size_t records, Spent* spent);
 
@@ -81,13 +85,11 @@ class CpuBench {
   TimedFileSystem timed_fs_;
   BenchSpool spool_;
   JobQueue queue_;
-  uint64_t appended_ = 0;
 };
 
 absl::Status CpuBench::Run() {
-  TOWLINE_RETURN_IF_ERROR(spool_.Open());
-  TOWLINE_RETURN_IF_ERROR(spool_.WaitForSpares(2));
-  for (const uint64_t group_bytes : {64 << 10, 1 << 20}) TOWLINE_RETURN_IF_ERROR(Measure(group_bytes));
+  TOWLINE_RETURN_IF_ERROR(spool_.OpenWithSpares(std::size(kGroupSizes) * Rounds() * RoundBytes()));
+  for (const uint64_t group_bytes : kGroupSizes) TOWLINE_RETURN_IF_ERROR(Measure(group_bytes));
   return absl::OkStatus();
 }
 
@@ -117,21 +119,17 @@ absl::Status CpuBench::AppendGroup(size_t records, Spent* spent) {
   TOWLINE_RETURN_IF_ERROR(spool_->Append(group));
   spent->append += ThreadNanos() - start;
   spent->records += records;
-  appended_ += group->bytes.size();
-  if (appended_ < spool_.options().segment_bytes) return absl::OkStatus();
-  appended_ = 0;
-  return spool_.Prune();
+  return absl::OkStatus();
 }
 
 absl::Status CpuBench::Measure(uint64_t group_bytes) {
   const size_t records = group_bytes / wal::FrameSize(kPayloadBytes);
-  const int rounds = settings_.Pick(1, 5, 15);
-  const size_t groups = settings_.Pick<size_t>(4, (256 << 20) / group_bytes, (512 << 20) / group_bytes);
+  const size_t groups = RoundBytes() / group_bytes;
   std::vector<double> totals;
   std::vector<double> crc, queue, encode, append, write, sync;
   const ThreadUsage usage_before = Usage();
   double all_records = 0;
-  for (int round = 0; round < rounds; ++round) {
+  for (uint64_t round = 0; round < Rounds(); ++round) {
     Spent spent;
     const CallTimes before = timed_fs_.times();
     for (size_t i = 0; i < groups; ++i) TOWLINE_RETURN_IF_ERROR(AppendGroup(records, &spent));

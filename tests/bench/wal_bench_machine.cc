@@ -45,14 +45,14 @@ class Descriptor {
 
 class TimedFile : public File {
  public:
-  TimedFile(std::unique_ptr<File> base, std::thread::id owner, CallTimes* times)
-      : base_(std::move(base)), owner_(owner), times_(*times) {}
+  TimedFile(std::unique_ptr<File> base, std::thread::id owner, const std::atomic<bool>& enabled, CallTimes* times)
+      : base_(std::move(base)), owner_(owner), enabled_(enabled), times_(*times) {}
 
   absl::StatusOr<size_t> ReadAt(uint64_t offset, size_t size, char* buffer) override {
     return base_->ReadAt(offset, size, buffer);
   }
   absl::Status WriteAt(uint64_t offset, absl::string_view data) override {
-    if (std::this_thread::get_id() != owner_) return base_->WriteAt(offset, data);
+    if (!Counts()) return base_->WriteAt(offset, data);
     const int64_t wall = NowNanos();
     const int64_t cpu = ThreadNanos();
     absl::Status status = base_->WriteAt(offset, data);
@@ -61,7 +61,7 @@ class TimedFile : public File {
     return status;
   }
   absl::Status SyncData() override {
-    if (std::this_thread::get_id() != owner_) return base_->SyncData();
+    if (!Counts()) return base_->SyncData();
     const int64_t wall = NowNanos();
     const int64_t cpu = ThreadNanos();
     absl::Status status = base_->SyncData();
@@ -74,8 +74,11 @@ class TimedFile : public File {
   absl::Status Lock() override { return base_->Lock(); }
 
  private:
+  bool Counts() const { return enabled_.load(std::memory_order_relaxed) && std::this_thread::get_id() == owner_; }
+
   const std::unique_ptr<File> base_;
   const std::thread::id owner_;
+  const std::atomic<bool>& enabled_;
   CallTimes& times_;
 };
 
@@ -137,7 +140,7 @@ absl::StatusOr<uint64_t> ResidentMemory() {
 
 absl::StatusOr<std::unique_ptr<File>> TimedFileSystem::Open(const std::string& path, OpenMode mode) {
   TOWLINE_ASSIGN_OR_RETURN(std::unique_ptr<File> file, base_.Open(path, mode));
-  return std::make_unique<TimedFile>(std::move(file), owner_, &times_);
+  return std::make_unique<TimedFile>(std::move(file), owner_, enabled_, &times_);
 }
 
 }  // namespace towline::bench

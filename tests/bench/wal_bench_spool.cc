@@ -53,7 +53,6 @@ absl::Status BenchSpool::Open() {
   const wal::SpoolEnvironment env{fs_, *SystemClock(), *SystemRng(), *executor_, *NullLogger()};
   wal::RecoveryInputs inputs;
   inputs.cluster_id = std::string(kClusterIdSize, 'b');
-  inputs.first_retained = first_retained_;
   TOWLINE_ASSIGN_OR_RETURN(spool_, OpenSpool(env, wal_, JoinPath(root_, "quarantine"), options_, inputs, &report_));
   return absl::OkStatus();
 }
@@ -76,14 +75,22 @@ absl::Status BenchSpool::Fill(Lsn last, size_t payload_bytes) {
   return absl::OkStatus();
 }
 
-absl::Status BenchSpool::WaitForSpares(size_t count) {
-  return WaitUntil("spare segments", [&]() -> absl::StatusOr<bool> {
+absl::Status BenchSpool::OpenWithSpares(uint64_t log_bytes) {
+  // Groups are not split, so a segment may end a group early.
+  const int count = static_cast<int>(log_bytes / (options_.segment_bytes - kFillGroupBytes)) + 2;
+  TOWLINE_RETURN_IF_ERROR(fs_.CreateDirectory(root_));
+  TOWLINE_RETURN_IF_ERROR(NeedSpace(root_, static_cast<uint64_t>(count + 1) * options_.segment_bytes + (1ull << 30)));
+  options_.spare_segments = count;
+  TOWLINE_RETURN_IF_ERROR(Open());
+  TOWLINE_RETURN_IF_ERROR(WaitUntil("spare segments", [&]() -> absl::StatusOr<bool> {
     TOWLINE_ASSIGN_OR_RETURN(const std::vector<std::string> names, fs_.List(wal_));
     const auto is_spare = [](const std::string& name) {
       return wal::ParseFileName(name).kind == wal::FileKind::kSpare;
     };
-    return static_cast<size_t>(std::count_if(names.begin(), names.end(), is_spare)) >= count;
-  });
+    return std::count_if(names.begin(), names.end(), is_spare) >= count;
+  }));
+  options_.spare_segments = 0;
+  return Open();
 }
 
 absl::Status BenchSpool::WaitForIndexes() {
@@ -92,14 +99,6 @@ absl::Status BenchSpool::WaitForIndexes() {
     TOWLINE_ASSIGN_OR_RETURN(const std::vector<std::string> files, Files());
     return files.size() + 1 >= 2 * segments.size();
   });
-}
-
-absl::Status BenchSpool::Prune() {
-  const auto save = [this](Lsn lsn) {
-    first_retained_ = lsn;
-    return absl::OkStatus();
-  };
-  return spool_->Prune(spool_->end().lsn, options_.segment_bytes, save).status();
 }
 
 absl::StatusOr<std::vector<std::string>> BenchSpool::Files() const {

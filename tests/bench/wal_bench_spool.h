@@ -60,11 +60,11 @@ class BenchSpool {
   std::shared_ptr<wal::FrameGroup> MakeGroup(uint64_t group_bytes, size_t payload_bytes);
   // Appends records up to LSN `last`, in large groups.
   absl::Status Fill(Lsn last, size_t payload_bytes);
-  // Until the background has made `count` spares, and an index file for each sealed segment.
-  absl::Status WaitForSpares(size_t count);
+  // Opens it with spares for that many bytes of log, and makes none from then on: zeros that are written meanwhile
+  // would take the disk from whoever is measured just then.
+  absl::Status OpenWithSpares(uint64_t log_bytes);
+  // Until the background has written an index file for each sealed segment.
   absl::Status WaitForIndexes();
-  // Removes all segments but the newest two or so, which makes spares of them.
-  absl::Status Prune();
 
   // Segments and their indexes.
   absl::StatusOr<std::vector<std::string>> Files() const;
@@ -79,7 +79,6 @@ class BenchSpool {
   wal::SpoolOptions options_;
   std::unique_ptr<Executor> executor_;
   wal::RecoveryReport report_;
-  Lsn first_retained_ = 0;
   std::unique_ptr<wal::Spool> spool_;
 };
 
