@@ -40,7 +40,7 @@ bool IsPlausible(const IndexEntries& entries, const IndexOwner& owner) {
 }  // namespace
 
 void AddToIndex(const ShippedHeader& header, uint64_t offset, uint64_t interval, IndexEntries* entries) {
-  if (!BelongsToIndex(offset, interval, *entries)) return;
+  if (!entries->empty() && offset < entries->back().offset + interval) return;
   entries->push_back({header.lsn, header.commit_time_us, offset, header.prev_chain});
 }
 

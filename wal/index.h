@@ -35,12 +35,7 @@ struct IndexEntry {
 // Ordered by LSN; the first entry is the segment's first frame. Empty only if the segment is.
 using IndexEntries = std::vector<IndexEntry>;
 
-// Whether a frame at `offset` gets an entry: if it is the first one or at least `interval` bytes behind the last entry.
-inline bool BelongsToIndex(uint64_t offset, uint64_t interval, const IndexEntries& entries) {
-  return entries.empty() || offset >= entries.back().offset + interval;
-}
-
-// Adds the frame if it belongs to the index.
+// Adds the frame if it is the first one or at least `interval` bytes behind the last entry.
 void AddToIndex(const ShippedHeader& header, uint64_t offset, uint64_t interval, IndexEntries* entries);
 
 // The last entry with LSN <= `lsn`. Requires a first entry that qualifies.

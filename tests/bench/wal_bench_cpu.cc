@@ -75,7 +75,7 @@ class CpuBench {
     return options;
   }
 
-  uint64_t Rounds() const { return settings_.Pick<uint64_t>(1, 5, 15); }
+  uint64_t Rounds() const { return settings_.Pick<uint64_t>(1, 5, 9); }
   uint64_t RoundBytes() const { return settings_.Pick<uint64_t>(4 << 20, 128 << 20, 128 << 20); }
   absl::Status Measure(uint64_t group_bytes);
   absl::Status AppendGroup(size_t records, Spent* spent);
