@@ -64,7 +64,11 @@ int Main(int argc, char** argv) {
   app.add_option("--json", json, "Write the figures to this file too");
   CLI::Option* const smoke = app.add_flag("--smoke", is_smoke, "Tiny sizes, to see that everything runs");
   app.add_flag("--long", is_long, "Long forms: 100 million records (7 GB), 4,096 segments")->excludes(smoke);
-  CLI11_PARSE(app, argc, argv);
+  try {
+    app.parse(argc, argv);
+  } catch (const CLI::ParseError& error) {
+    return app.exit(error) == 0 ? 0 : 1;
+  }
   if (is_smoke) settings.form = Form::kSmoke;
   if (is_long) settings.form = Form::kLong;
 
