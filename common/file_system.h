@@ -39,6 +39,10 @@ class File {
 
   // Takes the exclusive advisory lock (flock) without waiting; it is held until the file is closed.
   virtual absl::Status Lock() = 0;
+
+  // Lets the kernel forget what it has cached of the file and need not write back, so that the next read comes from the
+  // disk. A hint.
+  virtual void DropCache() = 0;
 };
 
 enum class OpenMode {

@@ -76,6 +76,8 @@ class PosixFile : public File {
     return Checked("flock", [&] { return ::flock(fd_, LOCK_EX | LOCK_NB); });
   }
 
+  void DropCache() override { (void)::posix_fadvise(fd_, 0, 0, POSIX_FADV_DONTNEED); }
+
  private:
   template <typename F>
   absl::Status Checked(absl::string_view operation, F call) {

@@ -31,6 +31,15 @@ void PrintLog(std::ostream& out, const v1::WalStatus& wal, const v1::StoreStatus
   if (wal.has_fsync_mean_seconds()) out << ", mean " << FormatSeconds(wal.fsync_mean_seconds());
   if (wal.has_fsync_p50_seconds()) out << ", p50 " << FormatSeconds(wal.fsync_p50_seconds());
   if (wal.has_fsync_p99_seconds()) out << ", p99 " << FormatSeconds(wal.fsync_p99_seconds());
+  if (wal.scrub().has_last_pass_end_seconds()) {
+    out << "\nscrub     " << wal.scrub().passes() << " passes, the last over "
+        << FormatBytes(wal.scrub().last_pass_bytes()) << " in "
+        << FormatSeconds(wal.scrub().last_pass_duration_seconds());
+  }
+  for (const v1::WalDamage& damage : wal.damaged()) {
+    out << "\nDAMAGED   lsn " << damage.first_lsn() << " to " << damage.last_lsn()
+        << (damage.readable() ? " (can be read, not opened again): " : ": ") << damage.what();
+  }
   out << "\nstore     applied " << store.applied_lsn() << ", persisted " << store.persisted_lsn() << ", about "
       << store.estimated_keys() << " keys\n";
 }

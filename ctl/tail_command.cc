@@ -67,7 +67,7 @@ class Tail {
           break;
         case v1::PullResponse::kHeartbeat:
           heartbeat_ = response.heartbeat();
-          if (acked_lsn_ != printed_lsn_) Ack();
+          Ack();  // also without news: the server ends a session that stays silent
           break;
         case v1::PullResponse::kEnded: {
           const v1::ErrorDetail& ended = response.ended();

@@ -1,5 +1,5 @@
-// wal stat, dump, verify, seek: a node's log read from its directory. Nothing is locked or modified, so they work
-// beside a running node; what it is just writing shows as a tail, never as damage.
+// wal stat, verify, and the arguments of all wal verbs: a node's log read from its directory. Nothing is locked or
+// modified, so they work beside a running node; what it is just writing shows as a tail, never as damage.
 
 #include <memory>
 #include <string>
@@ -12,20 +12,12 @@
 #include "common/file_system.h"
 #include "common/names.h"
 #include "ctl/app.h"
-#include "ctl/record_json.h"
-#include "towline/v1/change.pb.h"
+#include "ctl/wal_records.h"
 #include "wal/inspect.h"
+#include "wal/quarantine_reader.h"
 
 namespace towline::ctl {
 namespace {
-
-struct WalOptions {
-  std::string data_dir;
-  uint64_t generation = 0;
-  uint64_t from = 0;
-  uint64_t to = 0;
-  uint64_t lsn = 0;
-};
 
 // DATA_DIR/gen/<n>/wal of the live or the given generation.
 absl::StatusOr<std::string> WalDirectory(const WalOptions& options) {
@@ -65,12 +57,28 @@ Json SegmentJson(const wal::SegmentInfo& segment) {
   json["index_present"] = segment.index_present;
   json["first_time_us"] = segment.records > 0 ? Json(segment.first_time_us) : Json(nullptr);
   json["last_time_us"] = segment.records > 0 ? Json(segment.last_time_us) : Json(nullptr);
+  json["damage"] = segment.damage.empty() ? Json(nullptr) : Json(segment.damage);
   return json;
 }
 
-int RunStat(Context& context, const std::string& directory) {
+Json QuarantineJson(const std::vector<wal::QuarantineFile>& files) {
+  Json list = Json::array();
+  for (const wal::QuarantineFile& file : files) {
+    Json json = Json::object();
+    json["file"] = file.path;
+    json["bytes"] = file.bytes;
+    json["kind"] = file.torn ? "torn" : "diverged";
+    list.push_back(std::move(json));
+  }
+  return list;
+}
+
+int RunStat(Context& context, const WalOptions& options, const std::string& directory) {
   const auto info = wal::InspectSpool(*PosixFileSystem(), directory);
   if (!info.ok()) return context.Fail(info.status());
+  const auto quarantine = wal::ListQuarantine(*PosixFileSystem(), QuarantineOf(options));
+  if (!quarantine.ok()) return context.Fail(quarantine.status());
+  int code = kExitOk;
   uint64_t records = 0;
   uint64_t used_bytes = 0;
   Json segments = Json::array();
@@ -78,6 +86,7 @@ int RunStat(Context& context, const std::string& directory) {
   for (const wal::SegmentInfo& segment : info->segments) {
     records += segment.records;
     used_bytes += segment.used_bytes;
+    if (!segment.damage.empty()) code = kExitUnhealthy;
     segments.push_back(SegmentJson(segment));
     table.Add({segment.file, absl::StrCat(segment.first_lsn), absl::StrCat(segment.last_lsn),
                absl::StrCat(segment.records), FormatBytes(segment.used_bytes), segment.sealed ? "yes" : "no",
@@ -88,7 +97,13 @@ int RunStat(Context& context, const std::string& directory) {
                   << records << " records, " << FormatBytes(used_bytes) << " in " << info->segments.size()
                   << " segments, " << info->spares << " spares, tail " << info->tail_bytes << " bytes\n";
     table.Print(context.out());
-    return kExitOk;
+    for (const wal::SegmentInfo& segment : info->segments) {
+      if (!segment.damage.empty()) context.out() << "DAMAGED: " << segment.damage << "\n";
+    }
+    for (const wal::QuarantineFile& file : *quarantine) {
+      context.out() << "quarantine: " << file.path << ", " << file.bytes << " bytes\n";
+    }
+    return code;
   }
   Json result = Json::object();
   result["directory"] = directory;
@@ -99,36 +114,9 @@ int RunStat(Context& context, const std::string& directory) {
   result["spares"] = info->spares;
   result["tail_bytes"] = info->tail_bytes;
   result["segments"] = std::move(segments);
+  result["quarantine"] = QuarantineJson(*quarantine);
   context.Print(result);
-  return kExitOk;
-}
-
-Json FrameJson(const wal::DumpedFrame& dumped) {
-  const wal::ShippedHeader& header = dumped.frame.header;
-  v1::Change change;
-  const bool parsed = change.ParseFromArray(dumped.frame.payload.data(), static_cast<int>(dumped.frame.payload.size()));
-  Json json =
-      RecordJson(header.lsn, header.term, static_cast<uint64_t>(header.commit_time_us), dumped.frame.chain(), change);
-  if (!parsed) json["type"] = "unreadable";
-  json["prev_chain"] = HexId(header.prev_chain);
-  json["payload_bytes"] = header.payload_size;
-  json["stamp"] = dumped.stamp;
-  json["file"] = dumped.file;
-  json["offset"] = dumped.offset;
-  return json;
-}
-
-int RunDump(Context& context, const WalOptions& options, const std::string& directory) {
-  if (options.to > 0 && options.to < options.from) return context.Fail(UsageError("--to is below --from"));
-  const absl::Status status = wal::DumpSpool(*PosixFileSystem(), directory, options.from, options.to,
-                                             [&context](const wal::DumpedFrame& dumped) {
-                                               context.out() << JsonText(FrameJson(dumped)) << "\n";
-                                               if (context.interrupt().triggered()) {
-                                                 return absl::CancelledError("interrupted");
-                                               }
-                                               return context.out().good() ? absl::OkStatus() : context.FlushOut();
-                                             });
-  return status.ok() ? kExitOk : context.Fail(status);
+  return code;
 }
 
 // What the control file knows to be durable in the generation; 0 if it says nothing about it.
@@ -177,28 +165,6 @@ int RunVerify(Context& context, const WalOptions& options, const std::string& di
   return code;
 }
 
-int RunSeek(Context& context, const WalOptions& options, const std::string& directory) {
-  bool found = false;
-  const absl::Status status =
-      wal::DumpSpool(*PosixFileSystem(), directory, options.lsn, options.lsn, [&](const wal::DumpedFrame& dumped) {
-        found = true;
-        if (context.json()) {
-          context.Print(FrameJson(dumped));
-        } else {
-          const wal::ShippedHeader& header = dumped.frame.header;
-          context.out() << "lsn " << header.lsn << " term " << header.term << " in " << dumped.file << " at offset "
-                        << dumped.offset << ", " << header.payload_size << " bytes, chain "
-                        << HexId(dumped.frame.chain()) << "\n";
-        }
-        return absl::OkStatus();
-      });
-  if (!status.ok()) return context.Fail(status);
-  if (found) return kExitOk;
-  return context.Fail(MakeError(absl::StatusCode::kNotFound, "lsn_not_found",
-                                absl::StrCat("the log in ", directory, " does not hold lsn ", options.lsn),
-                                "see the range with wal stat"));
-}
-
 using WalVerb = std::function<int(Context&, const WalOptions&, const std::string& directory)>;
 
 CLI::App* AddVerb(CLI::App& wal, Selection& selection, const std::string& name, const std::string& help,
@@ -220,9 +186,8 @@ void AddWalCommands(CLI::App& app, Selection& selection) {
   wal->require_subcommand(1);
   wal->footer("They never lock or modify anything. Example:\n  towctl wal verify --data-dir /var/lib/towline");
 
-  AddVerb(
-      *wal, selection, "stat", "Show the segments", std::make_shared<WalOptions>(),
-      [](Context& context, const WalOptions&, const std::string& directory) { return RunStat(context, directory); });
+  AddVerb(*wal, selection, "stat", "Show segments and quarantine; exit code 3 if a header or footer is damaged",
+          std::make_shared<WalOptions>(), RunStat);
   AddVerb(*wal, selection, "verify", "Check everything; exit code 3 if something is damaged",
           std::make_shared<WalOptions>(), RunVerify);
 
@@ -230,10 +195,16 @@ void AddWalCommands(CLI::App& app, Selection& selection) {
   CLI::App* dump = AddVerb(*wal, selection, "dump", "Print records as JSON Lines", dump_options, RunDump);
   AddNumber(*dump, "--from", &dump_options->from, "First LSN (default: the first retained)", 1);
   AddNumber(*dump, "--to", &dump_options->to, "Last LSN (default: the end)", 1);
+  dump->add_option("--since", dump_options->since,
+                   "Commit time at or after: 2026-11-21T14:00:00Z, Unix microseconds, or how long ago (15m)");
+  dump->add_option("--until", dump_options->until, "Commit time before");
+  dump->add_flag("--quarantine", dump_options->quarantine,
+                 "Print what recovery cut off and what the node gave up instead: DATA_DIR/quarantine");
 
   auto seek_options = std::make_shared<WalOptions>();
   CLI::App* seek = AddVerb(*wal, selection, "seek", "Find one record", seek_options, RunSeek);
-  AddNumber(*seek, "lsn", &seek_options->lsn, "The LSN", 1)->required();
+  AddNumber(*seek, "lsn", &seek_options->lsn, "The LSN", 1);
+  seek->add_option("--time", seek_options->time, "The first record with this commit time or a later one");
 }
 
 }  // namespace towline::ctl

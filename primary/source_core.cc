@@ -45,7 +45,11 @@ Resumption SourceCore::Resume(const ResumeRequest& request) const {
     resumption.node.starting = true;  // between two generations
   } else {
     resumption.log = LookAtLog(resumption.live->spool(), request, resumption.slot);
-    resumption.log.damaged_lsn = DamagedLsn(resumption.live->number());
+    Lsn& damaged = resumption.log.damaged_lsn;
+    damaged = DamagedLsn(resumption.live->number());
+    for (const wal::DamagedRange& range : resumption.live->spool().stats().damaged) {
+      if (!range.readable) damaged = std::max(damaged, range.last_lsn);
+    }
   }
   resumption.plan = PlanResume(request, resumption.slot, resumption.node, resumption.log, options.planner);
   return resumption;

@@ -1,8 +1,5 @@
 #include "server/config.h"
 
-#include <CLI/CLI.hpp>
-#include <toml++/toml.h>
-
 #include <cstdio>
 #include <cstdlib>
 #include <functional>
@@ -13,6 +10,9 @@
 #include "absl/strings/numbers.h"
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_replace.h"
+#include <CLI/CLI.hpp>
+#include <toml++/toml.h>
+
 #include "common/error.h"
 #include "common/names.h"
 #include "server/endpoint.h"
@@ -98,6 +98,10 @@ const std::vector<Key>& Keys() {
       {"wal.keep_bytes", "log kept behind the head for whoever comes back (1GiB)", Bytes(&C::wal_keep_bytes, 0)},
       {"wal.queue_bytes", "writes in flight before RESOURCE_EXHAUSTED (64MiB)", Bytes(&C::wal_queue_bytes, 1 << 20)},
       {"wal.spare_segments", "segments prepared ahead (2)", Count(&C::wal_spare_segments, 0, 64)},
+      {"wal.scrub_rate", "bytes a second read to verify sealed segments (8MiB; 0B = off)",
+       Bytes(&C::wal_scrub_rate, 0)},
+      {"wal.scrub_interval", "from the start of a verification pass to the next (24h)",
+       Micros(&C::wal_scrub_interval_micros, 1'000'000)},
       {"limits.record_bytes", "largest encoded record (8MiB)", Bytes(&C::limits_record_bytes, 1 << 10)},
       {"slots.auto_create", "create a slot for an owner that has none (true)", Flag(&C::slots_auto_create)},
       {"slots.max_retained_bytes", "log that one slot may hold back (16GiB)", Bytes(&C::slots_max_retained_bytes, 1)},
@@ -120,7 +124,8 @@ const std::vector<Key>& Keys() {
        Micros(&C::store_flush_interval_micros, 100'000)},
       {"store.cache_bytes", "block cache of the store (256MiB)", Bytes(&C::store_cache_bytes, 1 << 20)},
       {"expiry.interval", "expired keys are looked for every (1s)", Micros(&C::expiry_interval_micros, 10'000)},
-      {"log.level", "debug, info, warning or error (info)", OneOf(&C::log_level, {"debug", "info", "warning", "error"})},
+      {"log.level", "debug, info, warning or error (info)",
+       OneOf(&C::log_level, {"debug", "info", "warning", "error"})},
       {"log.format", "text or json (text)", OneOf(&C::log_format, {"text", "json"})},
   };
   return *keys;
@@ -197,9 +202,10 @@ absl::Status ApplyValues(const Values& values, NodeConfig* config) {
 absl::Status CheckListen(const char* what, const std::string& address, bool insecure) {
   TOWLINE_ASSIGN_OR_RETURN(const Endpoint endpoint, ParseEndpoint(what, address));
   if (!insecure && !IsLoopback(endpoint.host)) {
-    return Bad(absl::StrCat("--", what, " ", address,
-                            " is not a loopback address and there is no TLS: everybody who reaches the port may read and "
-                            "write. Add --insecure if that is what you want"));
+    return Bad(
+        absl::StrCat("--", what, " ", address,
+                     " is not a loopback address and there is no TLS: everybody who reaches the port may read and "
+                     "write. Add --insecure if that is what you want"));
   }
   return absl::OkStatus();
 }

@@ -30,6 +30,8 @@ struct NodeConfig {
   uint64_t wal_keep_bytes = 1ull << 30;
   uint64_t wal_queue_bytes = 64ull << 20;
   int64_t wal_spare_segments = 2;
+  uint64_t wal_scrub_rate = 8ull << 20;  // bytes per second; 0 = off
+  int64_t wal_scrub_interval_micros = 24ll * 3600 * 1'000'000;
   uint64_t limits_record_bytes = 8ull << 20;
   bool slots_auto_create = true;
   uint64_t slots_max_retained_bytes = 16ull << 30;

@@ -96,11 +96,8 @@ absl::Status FirstStart(const NodeConfig& config, const GenerationEnvironment& e
 absl::Status OpenLive(const GenerationEnvironment& env, DataDirectory* directory) {
   const Control control = directory->control->Get();
   std::vector<wal::Watermark> watermarks;
-  for (const slots::Slot& slot : directory->slots->List()) {
-    // Copies speak of another node's log.
-    if (slot.origin.empty() && slot.data_generation == control.generation) {
-      watermarks.push_back({absl::StrCat("slot:", slot.name), slot.confirmed_lsn});
-    }
+  for (const slots::Slot& slot : slots::ProvingSlots(directory->slots->List(), control.generation)) {
+    watermarks.push_back({absl::StrCat("slot:", slot.name), slot.confirmed_lsn});
   }
   wal::RecoveryReport report;
   TOWLINE_ASSIGN_OR_RETURN(directory->live,

@@ -1,9 +1,8 @@
 #include "server/metrics.h"
 
+#include <initializer_list>
 #include <prometheus/metric_family.h>
 #include <prometheus/text_serializer.h>
-
-#include <initializer_list>
 #include <utility>
 #include <vector>
 
@@ -84,12 +83,43 @@ void AddNode(Node& node, const v1::GetStatusResponse& status, Families* out) {
   out->Gauge("insecure", "1 if the node listens beyond loopback without TLS.", node.config().insecure ? 1 : 0);
 }
 
+void AddScrub(const wal::SpoolStats& stats, Families* out) {
+  uint64_t records = 0;
+  for (const wal::DamagedRange& range : stats.damaged) {
+    if (!range.readable) records += range.last_lsn - range.first_lsn + 1;
+  }
+  out->Gauge("wal_damaged_ranges", "Ranges of the log that are known to be damaged on disk.",
+             static_cast<double>(stats.damaged.size()));
+  out->Gauge("wal_damaged_records", "Records in them that cannot be read.", static_cast<double>(records));
+  out->Counter("wal_scrub_bytes_total", "Bytes of sealed segments verified in the background since the start.",
+               stats.scrub.bytes);
+  out->Counter("wal_scrub_passes_total", "Passes over all sealed segments that ended since the start.",
+               stats.scrub.passes);
+  out->Counter("wal_scrub_indexes_rebuilt_total", "Seek indexes that a pass made anew.", stats.scrub.indexes_rebuilt);
+  const std::pair<const char*, std::pair<const char*, double>> last_pass[] = {
+      {"timestamp_seconds",
+       {"Unix time at which the last pass ended.", static_cast<double>(stats.scrub.last_pass_end_us) / 1e6}},
+      {"duration_seconds", {"Duration of the last pass.", static_cast<double>(stats.scrub.last_pass_micros) / 1e6}},
+      {"bytes", {"Bytes that the last pass read.", static_cast<double>(stats.scrub.last_pass_bytes)}},
+      {"segments", {"Segments that the last pass read.", static_cast<double>(stats.scrub.last_pass_segments)}},
+      {"damaged_ranges",
+       {"Damaged ranges that the last pass found.", static_cast<double>(stats.scrub.last_pass_damages)}},
+  };
+  for (const auto& [name, gauge] : last_pass) {
+    const std::string full = std::string("wal_scrub_last_pass_") + name;
+    if (stats.scrub.passes > 0) {
+      out->Gauge(full, gauge.first, gauge.second);
+    } else {
+      out->Declare(prometheus::MetricType::Gauge, full, gauge.first);
+    }
+  }
+}
+
 void AddWal(Node& node, const v1::GetStatusResponse& status, Families* out) {
   const v1::WalStatus& wal = status.wal();
   out->Gauge("wal_first_lsn", "First retained LSN.", static_cast<double>(wal.first_lsn()));
   out->Gauge("wal_durable_lsn", "Last LSN covered by fdatasync.", static_cast<double>(wal.durable_lsn()));
-  out->Gauge("wal_committed_lsn", "Highest LSN that meets the commit level.",
-             static_cast<double>(wal.committed_lsn()));
+  out->Gauge("wal_committed_lsn", "Highest LSN that meets the commit level.", static_cast<double>(wal.committed_lsn()));
   out->Gauge("wal_retained_bytes", "Bytes of log on disk.", static_cast<double>(wal.retained_bytes()));
   out->Gauge("wal_segments", "Segments of the log.", static_cast<double>(wal.segments()));
   wal::SpoolStats stats;
@@ -103,11 +133,11 @@ void AddWal(Node& node, const v1::GetStatusResponse& status, Families* out) {
   out->Summary("wal_fsync_duration_seconds", "Duration of the log's fdatasync calls; quantiles of the last 1024.",
                stats.fsyncs, stats.fsync_seconds_sum,
                {{0.5, wal.fsync_p50_seconds()}, {0.99, wal.fsync_p99_seconds()}});
+  AddScrub(stats, out);
   out->Gauge("store_applied_lsn", "Last LSN visible in the state.", static_cast<double>(status.store().applied_lsn()));
   out->Gauge("store_persisted_lsn", "Last LSN that the store would reopen with.",
              static_cast<double>(status.store().persisted_lsn()));
-  out->Gauge("store_estimated_keys", "Estimated number of keys.",
-             static_cast<double>(status.store().estimated_keys()));
+  out->Gauge("store_estimated_keys", "Estimated number of keys.", static_cast<double>(status.store().estimated_keys()));
 }
 
 void AddWrites(Node& node, Families* out) {
@@ -117,8 +147,7 @@ void AddWrites(Node& node, Families* out) {
   out->Counter("write_refused_total", "Records refused by conditions, request ids or a full disk.",
                stats.refused_total);
   out->Counter("write_duplicates_total", "Writes whose request id had been seen.", stats.duplicates_total);
-  out->Gauge("write_queue_bytes", "Bytes of writes that are not answered yet.",
-             static_cast<double>(stats.queue_bytes));
+  out->Gauge("write_queue_bytes", "Bytes of writes that are not answered yet.", static_cast<double>(stats.queue_bytes));
   out->Counter("expired_keys_total", "Keys deleted because they had expired.", node.expired_total());
 }
 

@@ -5,6 +5,7 @@
 #include <vector>
 
 #include "absl/strings/str_cat.h"
+
 #include "common/checksum.h"
 #include "common/error.h"
 #include "common/history.h"
@@ -81,13 +82,23 @@ class Node::MembersJob final : public WriteJob {
 Node::Node(const NodeConfig& config, const NodeDependencies& deps)
     : config_(config),
       deps_(deps),
-      environment_{deps.fs,  deps.clock,  deps.rng, deps.executor, deps.logger, deps.stores, config.data_dir,
-                   {},       {},          [this](absl::Status status) { Fatal(status); }},
+      environment_{deps.fs,
+                   deps.clock,
+                   deps.rng,
+                   deps.executor,
+                   deps.logger,
+                   deps.stores,
+                   config.data_dir,
+                   {},
+                   {},
+                   [this](absl::Status status) { Fatal(status); }},
       started_micros_(deps.clock.MonotonicMicros()),
       process_instance_(NewId(deps.rng)),
       advertised_(config.advertise.empty() ? config.listen : config.advertise) {
   environment_.spool_options.segment_bytes = config.wal_segment_bytes;
   environment_.spool_options.spare_segments = static_cast<int>(config.wal_spare_segments);
+  environment_.spool_options.scrub_bytes_per_second = config.wal_scrub_rate;
+  environment_.spool_options.scrub_interval_micros = config.wal_scrub_interval_micros;
   environment_.applier_options.flush_bytes = config.store_flush_bytes;
   environment_.applier_options.flush_interval_micros = config.store_flush_interval_micros;
 }
@@ -166,8 +177,7 @@ absl::Status Node::StartPrimary() {
   options.queue_bytes_max = config_.wal_queue_bytes;
   sink_ = std::make_unique<PrimarySink>(deps_.fs, config_.data_dir, live, control.history);
   sequencer_ = std::make_unique<Sequencer>(*sink_, live->state(), deps_.executor, deps_.clock, current.term,
-                                           current.term_id, options,
-                                           [this](absl::Status status) { Fatal(status); });
+                                           current.term_id, options, [this](absl::Status status) { Fatal(status); });
   sequencer_view_.store(sequencer_.get(), std::memory_order_release);
   expirer_ = std::make_unique<Expirer>(*sequencer_, live->state(), deps_.executor, deps_.clock, deps_.logger,
                                        config_.expiry_interval_micros);
@@ -183,7 +193,8 @@ void Node::StartReplica() {
   options.credit_bytes = config_.replication_credit_bytes;
   options.stall_timeout_micros = config_.replication_stall_timeout_micros;
   controller_ = NewReplicaController(*this, *upstream_, options);
-  controller_loop_ = deps_.executor.Start("puller", [this] { return controller_->Step(); }, LoopPriority::kBatch);
+  controller_loop_ = deps_.executor.Start(
+      "puller", [this] { return controller_->Step(); }, LoopPriority::kBatch);
 }
 
 void Node::Stop() {
@@ -247,8 +258,8 @@ std::shared_ptr<Generation> Node::LiveGeneration() {
 void Node::SwitchGeneration(std::shared_ptr<Generation> generation) {
   const uint64_t number = generation->number();
   const Lsn end = generation->spool().end().lsn;
-  source_->EndSessions(MakeError(absl::StatusCode::kUnavailable, "generation_switched",
-                                 "the node has loaded a snapshot", "reconnect"));
+  source_->EndSessions(
+      MakeError(absl::StatusCode::kUnavailable, "generation_switched", "the node has loaded a snapshot", "reconnect"));
   if (const absl::Status status = directory_.slots->SwitchDataGeneration(number, end); !status.ok()) Fatal(status);
   MutexLock lock(&mutex_);
   live_ = std::make_shared<LiveAdapter>(std::move(generation));
@@ -366,12 +377,19 @@ std::string Node::State(std::string* reason) {
       return stale_reason_ == "replica_ahead" ? "recovery_required" : "read_only";
     }
   }
+  const auto live = Live();
+  const bool damaged = live != nullptr && !live->spool().stats().damaged.empty();
   if (is_primary()) {
-    if (DiskFull()) *reason = "disk_full";
+    if (DiskFull()) {
+      *reason = "disk_full";
+    } else if (damaged) {
+      *reason = "wal_damaged";
+    }
     return "writable";
   }
   const ReplicaStatusView status = controller_->Status();
   *reason = status.halt_reason;
+  if (reason->empty() && damaged) *reason = "wal_damaged";
   return status.state;
 }
 

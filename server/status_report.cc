@@ -41,6 +41,18 @@ double Percentile(std::vector<float> values, double p) {
   return values[index];
 }
 
+void FillScrub(const wal::ScrubStats& stats, v1::WalScrub* out) {
+  out->set_passes(stats.passes);
+  out->set_bytes(stats.bytes);
+  out->set_indexes_rebuilt(stats.indexes_rebuilt);
+  if (stats.passes == 0) return;
+  out->set_last_pass_end_seconds(static_cast<double>(stats.last_pass_end_us) / 1e6);
+  out->set_last_pass_duration_seconds(static_cast<double>(stats.last_pass_micros) / 1e6);
+  out->set_last_pass_bytes(stats.last_pass_bytes);
+  out->set_last_pass_segments(stats.last_pass_segments);
+  out->set_last_pass_damages(stats.last_pass_damages);
+}
+
 void FillWal(Node& node, LogAndState& live, v1::WalStatus* out) {
   const wal::SpoolStats stats = live.spool().stats();
   out->set_first_lsn(stats.first_lsn);
@@ -54,6 +66,16 @@ void FillWal(Node& node, LogAndState& live, v1::WalStatus* out) {
     out->set_fsync_p50_seconds(Percentile(stats.fsync_recent_seconds, 0.5));
     out->set_fsync_p99_seconds(Percentile(stats.fsync_recent_seconds, 0.99));
   }
+  for (const wal::DamagedRange& range : stats.damaged) {
+    v1::WalDamage* const damage = out->add_damaged();
+    damage->set_first_lsn(range.first_lsn);
+    damage->set_last_lsn(range.last_lsn);
+    damage->set_readable(range.readable);
+    damage->set_file(range.file);
+    damage->set_offset(range.offset);
+    damage->set_what(range.what);
+  }
+  FillScrub(stats.scrub, out->mutable_scrub());
 }
 
 void FillStore(LogAndState& live, v1::StoreStatus* out) {

@@ -81,4 +81,14 @@ std::string SlotTable::OverLimit(const Slot& slot, int64_t idle_micros, bool in_
   return "";
 }
 
+std::vector<Slot> ProvingSlots(const std::vector<Slot>& slots, uint64_t data_generation) {
+  const bool count_copies = Failpoint("slots_count_copies");
+  std::vector<Slot> proving;
+  for (const Slot& slot : slots) {
+    const bool served_here = slot.origin.empty() || count_copies;
+    if (served_here && slot.data_generation == data_generation) proving.push_back(slot);
+  }
+  return proving;
+}
+
 }  // namespace towline::slots

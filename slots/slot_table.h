@@ -211,6 +211,10 @@ class SlotTable {
   uint64_t saves_total_ TOWLINE_GUARDED_BY(mutex_) = 0;
 };
 
+// Those of `slots` whose confirmed LSN proves that this node's log of `data_generation` was durable up to there. Copies
+// speak of another node's log.
+std::vector<Slot> ProvingSlots(const std::vector<Slot>& slots, uint64_t data_generation);
+
 }  // namespace towline::slots
 
 #endif  // TOWLINE_SLOTS_SLOT_TABLE_H_

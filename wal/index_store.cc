@@ -67,11 +67,27 @@ SharedIndex IndexStore::Get(const SegmentSpan& span) {
       uses_.splice(uses_.begin(), uses_, found->second.use);
       return found->second.index;
     }
-    for (const Queued& queued : queue_) {
-      if (queued.owner.first_lsn == first_lsn) return queued.index;
-    }
   }
-  const absl::StatusOr<std::string> bytes = ReadFile(fs_, JoinPath(directory_, IndexFileName(first_lsn)));
+  SharedIndex loaded = Load(span);
+  if (loaded == nullptr) return nullptr;
+  MutexLock lock(&mutex_);
+  Insert(first_lsn, loaded);
+  return loaded;
+}
+
+SharedIndex IndexStore::FindQueued(Lsn first_lsn) const {
+  for (const Queued& queued : queue_) {
+    if (queued.owner.first_lsn == first_lsn) return queued.index;
+  }
+  return nullptr;
+}
+
+SharedIndex IndexStore::Load(const SegmentSpan& span) const {
+  {
+    MutexLock lock(&mutex_);
+    if (SharedIndex queued = FindQueued(span.first_lsn()); queued != nullptr) return queued;
+  }
+  const absl::StatusOr<std::string> bytes = ReadFile(fs_, JoinPath(directory_, IndexFileName(span.first_lsn())));
   if (!bytes.ok()) return nullptr;
   auto entries = std::make_shared<IndexEntries>();
   std::string what;
@@ -79,8 +95,6 @@ SharedIndex IndexStore::Get(const SegmentSpan& span) {
     logger_.Log(LogLevel::kWarning, "wal_index_unusable", {{"segment", span.segment->path()}, {"what", what}});
     return nullptr;
   }
-  MutexLock lock(&mutex_);
-  Insert(first_lsn, entries);
   return entries;
 }
 

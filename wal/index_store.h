@@ -44,6 +44,9 @@ class IndexStore {
   // The index from memory or from its file; nullptr if it has to be built.
   SharedIndex Get(const SegmentSpan& span) TOWLINE_EXCLUDES(mutex_);
 
+  // The index from its file, whatever is cached, or what waits to be written there; nullptr if the file cannot be used.
+  SharedIndex Load(const SegmentSpan& span) const TOWLINE_EXCLUDES(mutex_);
+
   // Forgets what is known of the segment's index and builds it from the segment. After a damage the index is not kept.
   BuiltIndex Rebuild(const SegmentSpan& span) TOWLINE_EXCLUDES(mutex_);
 
@@ -64,6 +67,7 @@ class IndexStore {
     SharedIndex index;
   };
 
+  SharedIndex FindQueued(Lsn first_lsn) const TOWLINE_REQUIRES(mutex_);
   void Insert(Lsn first_lsn, SharedIndex index) TOWLINE_REQUIRES(mutex_);
   void Erase(Lsn first_lsn) TOWLINE_REQUIRES(mutex_);
 
@@ -72,7 +76,7 @@ class IndexStore {
   const uint64_t cache_bytes_;
   const uint64_t interval_;
   Logger& logger_;
-  Mutex mutex_;
+  mutable Mutex mutex_;
   std::map<Lsn, Cached> cache_ TOWLINE_GUARDED_BY(mutex_);
   std::list<Lsn> uses_ TOWLINE_GUARDED_BY(mutex_);  // newest first
   uint64_t used_bytes_ TOWLINE_GUARDED_BY(mutex_) = 0;

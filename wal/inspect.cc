@@ -1,13 +1,15 @@
 #include "wal/inspect.h"
 
-#include <cstdlib>
+#include <algorithm>
 #include <memory>
+#include <optional>
 #include <set>
 #include <utility>
 
 #include "absl/strings/str_cat.h"
 
 #include "common/error.h"
+#include "wal/damage_list.h"
 #include "wal/frame_reader.h"
 #include "wal/index.h"
 #include "wal/segment_scan.h"
@@ -43,18 +45,8 @@ SegmentSpan SpanOf(FileSystem& fs, const std::string& directory, const SegmentFi
 }
 
 Damage DamageOf(const absl::Status& status) {
-  const ErrorInfo info = GetErrorInfo(status);
-  Damage damage;
-  const auto number = [&](const char* key) -> uint64_t {
-    const auto found = info.metadata.find(key);
-    return found == info.metadata.end() ? 0 : std::strtoull(found->second.c_str(), nullptr, 10);
-  };
-  const auto file = info.metadata.find("file");
-  if (file != info.metadata.end()) damage.file = file->second;
-  damage.offset = number("offset");
-  damage.lsn = number("lsn");
-  damage.what = info.message;
-  return damage;
+  const DamagedRange range = RangeOf(status);
+  return {range.file, range.offset, range.first_lsn, range.what};
 }
 
 // The scan of a newest segment, and what a later frame proves to be missing.
@@ -122,6 +114,59 @@ absl::StatusOr<std::vector<SegmentFile>> ReadSegments(FileSystem& fs, const std:
   return segments;
 }
 
+// The index of a sealed segment. Empty if it is absent or unusable; *damage then says what is wrong with it.
+IndexEntries LoadIndex(FileSystem& fs, const std::string& directory, const SegmentFile& segment, absl::Status* damage) {
+  IndexEntries entries;
+  const std::string path = JoinPath(directory, IndexFileName(segment.name_lsn));
+  const absl::StatusOr<std::string> bytes = ReadFile(fs, path);
+  if (!bytes.ok()) return entries;
+  const IndexOwner owner{segment.name_lsn, segment.footer.end.lsn, segment.header.salt, segment.footer.end_offset};
+  std::string what;
+  if (!DecodeIndex(*bytes, owner, &entries, &what)) {
+    entries.clear();
+    if (damage != nullptr) *damage = PlaceError(absl::StatusCode::kDataLoss, "wal_damaged", what, path, 0, 0);
+  }
+  return entries;
+}
+
+// Where to start reading for a range: the records in front are not needed, so damage there does not matter.
+std::optional<IndexEntry> StartOf(const IndexEntries& index, const DumpRange& range) {
+  if (index.empty()) return std::nullopt;
+  IndexEntry start = index.front();
+  if (range.first > start.lsn) start = FloorOfLsn(index, range.first);
+  const IndexEntry& by_time = FloorOfTime(index, range.since_us);
+  return by_time.lsn > start.lsn ? by_time : start;
+}
+
+// True once the range has ended.
+absl::StatusOr<bool> DumpSegment(const SegmentSpan& span, const IndexEntries& index, const DumpRange& range,
+                                 const std::function<absl::Status(const DumpedFrame&)>& fn) {
+  TOWLINE_ASSIGN_OR_RETURN(const std::shared_ptr<File> file, span.segment->OpenFile());
+  std::string buffer;
+  std::optional<FrameReader> reader;
+  const auto restart = [&](uint64_t offset, const LogEnd& before) {
+    reader.emplace(*file, span, offset, before, kReadBytesMax, &buffer);
+  };
+  const std::optional<IndexEntry> start = StartOf(index, range);
+  if (start.has_value()) restart(start->offset, FrameReader::UnknownTerm(*start));
+  // An index is never trusted over the log.
+  if (!start.has_value() || !reader->Next().ok()) {
+    restart(kFramesStart, span.segment->header().before);
+  } else {
+    restart(start->offset, FrameReader::UnknownTerm(*start));
+  }
+  while (true) {
+    const uint64_t offset = reader->offset();
+    TOWLINE_ASSIGN_OR_RETURN(const LocalFrame* const frame, reader->Next());
+    if (frame == nullptr) return false;
+    const ShippedHeader& header = frame->frame.header;
+    if (header.lsn < range.first || header.commit_time_us < range.since_us) continue;
+    if (header.lsn > range.last || header.commit_time_us >= range.until_us) return true;
+    TOWLINE_RETURN_IF_ERROR(fn({frame->frame, frame->stamp, span.segment->path(), offset}));
+    if (header.lsn == range.last) return true;
+  }
+}
+
 // Verifies one segment after the other.
 class Verifier {
  public:
@@ -133,7 +178,6 @@ class Verifier {
   absl::Status VerifySegment(const SegmentFile& segment, const absl::Status& frame, bool newest);
   // Reads the frames and compares them with the index entries.
   void ReadFrames(const SegmentFile& segment, const LogEnd& end, uint64_t end_offset, bool sealed);
-  IndexEntries ReadIndex(const SegmentFile& segment);
   void Add(const SegmentFile& segment, const absl::Status& damage);
 
   FileSystem& fs_;
@@ -172,16 +216,32 @@ absl::Status Verifier::VerifySegment(const SegmentFile& segment, const absl::Sta
 
 void Verifier::ReadFrames(const SegmentFile& segment, const LogEnd& end, uint64_t end_offset, bool sealed) {
   const SegmentSpan span = SpanOf(fs_, directory_, segment, end, end_offset);
-  const IndexEntries index = sealed ? ReadIndex(segment) : IndexEntries();
+  IndexEntries index;
+  if (sealed && names_.indexes.count(segment.name_lsn) > 0) {
+    absl::Status damage;
+    index = LoadIndex(fs_, directory_, segment, &damage);
+    if (!damage.ok()) Add(segment, damage);
+  }
   size_t next_entry = 0;
   const absl::StatusOr<std::shared_ptr<File>> file = span.segment->OpenFile();
   if (!file.ok()) return;  // removed meanwhile
   std::string buffer;
-  FrameReader reader(**file, span, kFramesStart, segment.header.before, kReadBytesMax, &buffer);
+  std::optional<FrameReader> reader;
+  reader.emplace(**file, span, kFramesStart, segment.header.before, kReadBytesMax, &buffer);
+  bool damaged = false;
   while (true) {
-    const uint64_t offset = reader.offset();
-    const absl::StatusOr<const LocalFrame*> frame = reader.Next();
-    if (!frame.ok()) return Add(segment, frame.status());
+    const uint64_t offset = reader->offset();
+    const absl::StatusOr<const LocalFrame*> frame = reader->Next();
+    if (!frame.ok()) {
+      Add(segment, frame.status());
+      damaged = true;
+      // Behind the damage the index knows the next place where a frame begins.
+      const auto next = std::upper_bound(index.begin(), index.end(), reader->position().lsn + 1,
+                                         [](Lsn lsn, const IndexEntry& entry) { return lsn < entry.lsn; });
+      if (next == index.end()) return;
+      reader.emplace(**file, span, next->offset, FrameReader::UnknownTerm(*next), kReadBytesMax, &buffer);
+      continue;
+    }
     if (*frame == nullptr) break;
     const ShippedHeader& header = (*frame)->frame.header;
     if (report_.records++ == 0) report_.first_lsn = header.lsn;
@@ -190,30 +250,17 @@ void Verifier::ReadFrames(const SegmentFile& segment, const LogEnd& end, uint64_
     const IndexEntry actual = {header.lsn, header.commit_time_us, offset, header.prev_chain};
     if (next_entry < index.size() && index[next_entry] == actual) ++next_entry;
   }
-  if (reader.position() != end) {
+  if (reader->position() != end) {
     Add(segment,
         PlaceError(absl::StatusCode::kDataLoss, "wal_damaged", "the frames end differently than the footer says",
-                   segment.path, FramesEnd(segment.file_size), reader.position().lsn + 1));
+                   segment.path, FramesEnd(segment.file_size), reader->position().lsn + 1));
   }
-  if (next_entry < index.size()) {
+  // Of damaged records the index cannot be checked.
+  if (next_entry < index.size() && !damaged) {
     Add(segment, PlaceError(absl::StatusCode::kDataLoss, "wal_damaged", "the index does not describe the segment",
                             JoinPath(directory_, IndexFileName(segment.name_lsn)),
                             kIndexHeaderSize + next_entry * kIndexEntrySize, 0));
   }
-}
-
-IndexEntries Verifier::ReadIndex(const SegmentFile& segment) {
-  IndexEntries entries;
-  if (names_.indexes.count(segment.name_lsn) == 0) return entries;
-  const std::string path = JoinPath(directory_, IndexFileName(segment.name_lsn));
-  const absl::StatusOr<std::string> bytes = ReadFile(fs_, path);
-  if (!bytes.ok()) return entries;
-  const IndexOwner owner{segment.name_lsn, segment.footer.end.lsn, segment.header.salt, segment.footer.end_offset};
-  std::string what;
-  if (!DecodeIndex(*bytes, owner, &entries, &what)) {
-    Add(segment, PlaceError(absl::StatusCode::kDataLoss, "wal_damaged", what, path, 0, 0));
-  }
-  return entries;
 }
 
 void Verifier::Add(const SegmentFile& segment, const absl::Status& damage) {
@@ -272,23 +319,24 @@ absl::StatusOr<SpoolInfo> InspectSpool(FileSystem& fs, const std::string& direct
 absl::StatusOr<VerifyReport> VerifySpool(FileSystem& fs, const std::string& directory, Lsn durable) {
   TOWLINE_ASSIGN_OR_RETURN(VerifyReport report, Verifier(fs, directory).Run());
   if (report.damages.empty() && report.end.has_value() && report.end->lsn <= durable) {
-    report.end->what =
-        absl::StrCat("the log ends at LSN ", report.end->lsn - 1, ", but LSN ", durable, " was durable");
+    report.end->what = absl::StrCat("the log ends at LSN ", report.end->lsn - 1, ", but LSN ", durable, " was durable");
     report.damages.push_back(*report.end);
   }
   return report;
 }
 
-absl::Status DumpSpool(FileSystem& fs, const std::string& directory, Lsn first, Lsn last,
+absl::Status DumpSpool(FileSystem& fs, const std::string& directory, const DumpRange& range,
                        const std::function<absl::Status(const DumpedFrame&)>& fn) {
   TOWLINE_ASSIGN_OR_RETURN(const Names names, ListNames(fs, directory));
   TOWLINE_ASSIGN_OR_RETURN(const std::vector<SegmentFile> files, ReadSegments(fs, directory, names));
   for (size_t i = 0; i < files.size(); ++i) {
     const SegmentFile& file = files[i];
     const bool newest = i + 1 == files.size();
-    if (!newest && files[i + 1].name_lsn <= first) continue;
-    if (last != 0 && file.name_lsn > last) break;
+    if (!newest && files[i + 1].name_lsn <= range.first) continue;
+    if (file.name_lsn > range.last) break;
     TOWLINE_RETURN_IF_ERROR(CheckFrames(i == 0 ? nullptr : &files[i - 1], file, newest));
+    if (!newest && file.footer.end.commit_time_us < range.since_us) continue;
+    if (file.header.before.commit_time_us >= range.until_us) break;  // commit times never fall
     LogEnd end = file.footer.end;
     uint64_t end_offset = file.footer.end_offset;
     absl::Status damage_at_end;
@@ -298,19 +346,10 @@ absl::Status DumpSpool(FileSystem& fs, const std::string& directory, Lsn first, 
       end_offset = scanned.scan.end_offset;
       damage_at_end = scanned.damage;
     }
-    const SegmentSpan span = SpanOf(fs, directory, file, end, end_offset);
-    TOWLINE_ASSIGN_OR_RETURN(const std::shared_ptr<File> opened, span.segment->OpenFile());
-    std::string buffer;
-    FrameReader reader(*opened, span, kFramesStart, file.header.before, kReadBytesMax, &buffer);
-    while (true) {
-      const uint64_t offset = reader.offset();
-      TOWLINE_ASSIGN_OR_RETURN(const LocalFrame* const frame, reader.Next());
-      if (frame == nullptr) break;
-      const Lsn lsn = frame->frame.header.lsn;
-      if (lsn < first) continue;
-      if (last != 0 && lsn > last) return absl::OkStatus();
-      TOWLINE_RETURN_IF_ERROR(fn({frame->frame, frame->stamp, file.path, offset}));
-    }
+    const IndexEntries index = newest ? IndexEntries() : LoadIndex(fs, directory, file, nullptr);
+    TOWLINE_ASSIGN_OR_RETURN(const bool ended,
+                             DumpSegment(SpanOf(fs, directory, file, end, end_offset), index, range, fn));
+    if (ended) return absl::OkStatus();
     TOWLINE_RETURN_IF_ERROR(damage_at_end);
   }
   return absl::OkStatus();

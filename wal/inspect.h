@@ -6,6 +6,7 @@
 
 #include <cstdint>
 #include <functional>
+#include <limits>
 #include <optional>
 #include <string>
 #include <vector>
@@ -56,7 +57,8 @@ struct VerifyReport {
   uint64_t bytes = 0;
   Lsn first_lsn = 0;
   Lsn last_lsn = 0;
-  // Where the newest segment ends; absent if there is none, or none that can be read. `lsn`: the first that is not there.
+  // Where the newest segment ends; absent if there is none, or none that can be read. `lsn`: the first that is not
+  // there.
   std::optional<Damage> end;
   std::vector<Damage> damages;  // empty = everything verified
 };
@@ -74,8 +76,16 @@ struct DumpedFrame {
   uint64_t offset = 0;
 };
 
-// Calls `fn` for the records first <= LSN <= last (0 = open end), in order. Stops when fn returns an error.
-absl::Status DumpSpool(FileSystem& fs, const std::string& directory, Lsn first, Lsn last,
+// Which records: those that are in both ranges.
+struct DumpRange {
+  Lsn first = 0;
+  Lsn last = std::numeric_limits<Lsn>::max();              // inclusive
+  int64_t since_us = std::numeric_limits<int64_t>::min();  // commit time; inclusive
+  int64_t until_us = std::numeric_limits<int64_t>::max();  // exclusive
+};
+
+// Calls `fn` for the records of the range, in order. Stops when fn returns an error.
+absl::Status DumpSpool(FileSystem& fs, const std::string& directory, const DumpRange& range,
                        const std::function<absl::Status(const DumpedFrame&)>& fn);
 
 }  // namespace towline::wal

@@ -1,7 +1,10 @@
 #include "wal/local_frame.h"
 
+#include <string>
+
 #include "common/bytes.h"
 #include "common/checksum.h"
+#include "common/failpoint.h"
 
 namespace towline::wal {
 namespace {
@@ -9,14 +12,22 @@ namespace {
 constexpr size_t kMagicOffset = 0;
 constexpr size_t kHeaderCrcOffset = 4;
 constexpr size_t kStampOffset = 8;
+constexpr size_t kPayloadLengthOffset = 20;
 
 // Without a copy of the covered bytes: that would read what was stored a moment ago in pieces of another size, for
 // which the processor has to wait.
 uint32_t HeaderCrc(const char* frame, uint64_t salt) {
+  if (Failpoint("wal_ignore_salt")) salt = 0;
   char encoded_salt[sizeof salt];
   StoreLe(encoded_salt, salt);
-  const uint32_t crc = Crc32c(absl::string_view(frame + kStampOffset, kFrameHeaderSize - kStampOffset));
-  return Crc32cExtend(crc, absl::string_view(encoded_salt, sizeof encoded_salt));
+  const absl::string_view salt_bytes(encoded_salt, sizeof encoded_salt);
+  const absl::string_view covered(frame + kStampOffset, kFrameHeaderSize - kStampOffset);
+  if (Failpoint("wal_crc_without_length")) {
+    std::string without(covered);
+    StoreLe(without.data() + kPayloadLengthOffset - kStampOffset, uint32_t{0});
+    return Crc32cExtend(Crc32c(without), salt_bytes);
+  }
+  return Crc32cExtend(Crc32c(covered), salt_bytes);
 }
 
 }  // namespace
@@ -47,8 +58,8 @@ FrameCheck CheckFrame(absl::string_view bytes, uint64_t salt, LocalFrame* out) {
 }
 
 bool Continues(const ShippedHeader& header, const LogEnd& end) {
-  return header.lsn == end.lsn + 1 && header.prev_chain == end.chain && header.term >= end.term &&
-         header.commit_time_us >= end.commit_time_us;
+  return header.lsn == end.lsn + 1 && (header.prev_chain == end.chain || Failpoint("wal_ignore_chain")) &&
+         header.term >= end.term && header.commit_time_us >= end.commit_time_us;
 }
 
 }  // namespace towline::wal

@@ -103,7 +103,10 @@ absl::Status LogCursor::FindPlace() {
 
 absl::Status LogCursor::Explain(const absl::Status& status) const {
   const Lsn first = view_.first_lsn();
-  if (next_lsn() >= first || absl::IsOutOfRange(status)) return status;
+  if (next_lsn() >= first || absl::IsOutOfRange(status)) {
+    if (absl::IsDataLoss(status)) (void)damages_.Note(RangeOf(status));
+    return status;
+  }
   return MakeError(absl::StatusCode::kOutOfRange, "wal_removed",
                    absl::StrCat("LSN ", next_lsn(), " is below the first retained LSN ", first));
 }

@@ -11,6 +11,7 @@
 
 #include "absl/status/statusor.h"
 
+#include "wal/damage_list.h"
 #include "wal/log_view.h"
 #include "wal/seeker.h"
 #include "wal/spool.h"
@@ -21,9 +22,10 @@ namespace towline::wal {
 // Threads: external synchronization.
 class LogCursor : public Cursor {
  public:
-  LogCursor(LogView& view, Seeker& seeker, const LogEnd& before) : view_(view), seeker_(seeker), at_(before) {}
-  LogCursor(LogView& view, Seeker& seeker, Place place)
-      : view_(view), seeker_(seeker), at_(place.before), place_(std::move(place)) {}
+  LogCursor(LogView& view, Seeker& seeker, DamageList& damages, const LogEnd& before)
+      : view_(view), seeker_(seeker), damages_(damages), at_(before) {}
+  LogCursor(LogView& view, Seeker& seeker, DamageList& damages, Place place)
+      : view_(view), seeker_(seeker), damages_(damages), at_(place.before), place_(std::move(place)) {}
 
   absl::StatusOr<ShippedBatch> Next(size_t max_bytes) override;
   Lsn next_lsn() const override { return at_.lsn + 1; }
@@ -38,6 +40,7 @@ class LogCursor : public Cursor {
 
   LogView& view_;
   Seeker& seeker_;
+  DamageList& damages_;
   LogEnd at_;  // in front of the next record
   std::vector<std::shared_ptr<const FrameGroup>> groups_;
   // While reading from disk:

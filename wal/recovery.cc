@@ -8,6 +8,7 @@
 #include "absl/strings/str_cat.h"
 
 #include "common/error.h"
+#include "common/failpoint.h"
 #include "wal/recovery_table.h"
 #include "wal/segment_scan.h"
 #include "wal/segment_set.h"
@@ -100,6 +101,7 @@ absl::StatusOr<RecoveredLog> Recovery::Run() {
     if (segments_.size() > 1) RaiseWatermark(segments_.back().header.before.lsn, "sealed_segments");
     TOWLINE_RETURN_IF_ERROR(ScanNewest());
   }
+  if (Failpoint("wal_truncate_below_watermark")) findings_.watermark = 0;
   const LogRow& row = MatchLogRow(findings_);
   if (row.verdict == LogVerdict::kCorrupt) return Corrupt(row);
 
@@ -269,7 +271,8 @@ absl::Status Recovery::RepairNewest(LogVerdict verdict) {
   if (verdict == LogVerdict::kCutTail) TOWLINE_RETURN_IF_ERROR(Quarantine());
   TOWLINE_ASSIGN_OR_RETURN(log_.newest_file, env_.fs.Open(newest.path, OpenMode::kReadWrite));
   bool written = false;
-  for (uint64_t offset = scan_.end_offset; offset < scan_.torn_end; offset += kZeroBytes) {
+  const uint64_t torn_end = Failpoint("wal_keep_after_hole") ? scan_.end_offset : scan_.torn_end;
+  for (uint64_t offset = scan_.end_offset; offset < torn_end; offset += kZeroBytes) {
     const std::string zeros(static_cast<size_t>(std::min<uint64_t>(kZeroBytes, scan_.torn_end - offset)), '\0');
     TOWLINE_RETURN_IF_ERROR(log_.newest_file->WriteAt(offset, zeros));
     written = true;

@@ -220,7 +220,8 @@ absl::Status SegmentWriter::Install(Successor successor) {
 
 absl::Status SegmentWriter::Sync(File& file) {
   const int64_t start = clock_.MonotonicMicros();
-  const absl::Status synced = file.SyncData();
+  absl::Status synced = file.SyncData();
+  if (!synced.ok() && Failpoint("wal_retry_failed_sync")) synced = file.SyncData();
   if (!synced.ok()) return Poison(synced);
   const double seconds = static_cast<double>(clock_.MonotonicMicros() - start) * 1e-6;
   MutexLock lock(&mutex_);

@@ -7,13 +7,16 @@
 
 #include "common/check.h"
 #include "common/error.h"
+#include "common/failpoint.h"
 #include "common/mutex.h"
+#include "wal/damage_list.h"
 #include "wal/index_store.h"
 #include "wal/listeners.h"
 #include "wal/log_cursor.h"
 #include "wal/log_view.h"
 #include "wal/pins.h"
 #include "wal/recovery.h"
+#include "wal/scrubber.h"
 #include "wal/seeker.h"
 #include "wal/segment_writer.h"
 #include "wal/spare_pool.h"
@@ -46,9 +49,11 @@ class DiskSpool : public Spool {
         indexes_(env.fs, directory, options.index_cache_bytes, options.index_interval_bytes, env.logger),
         spares_(env.fs, directory, options.segment_bytes, options.spare_segments, env.logger),
         seeker_(view_, indexes_),
+        scrubber_(env, directory, options, view_, indexes_, damages_, [this] { loop_->Wake(); }),
         writer_(env.fs, env.clock, env.rng, env.logger, WriterOptions(options, inputs), view_, indexes_, spares_) {}
 
   ~DiskSpool() override {
+    if (scrub_loop_ != nullptr) scrub_loop_->Stop();
     if (loop_ != nullptr) loop_->Stop();
   }
 
@@ -70,6 +75,8 @@ class DiskSpool : public Spool {
 
  private:
   SegmentWriter::Options WriterOptions(const SpoolOptions& options, const RecoveryInputs& inputs);
+  // Where record `lsn` starts; notes a damage that is in the way.
+  absl::StatusOr<Place> Locate(Lsn lsn);
   // One step of the loop that makes spares and writes indexes.
   StepResult StepMaintenance();
   // Removes or recycles the files of segments that are out of the view.
@@ -84,11 +91,14 @@ class DiskSpool : public Spool {
   IndexStore indexes_;
   SparePool spares_;
   mutable Seeker seeker_;
+  DamageList damages_;
+  Scrubber scrubber_;
   Listeners listeners_;
   SegmentWriter writer_;
   const std::shared_ptr<Pins> pins_ = std::make_shared<Pins>();
   Mutex maintenance_;  // one at a time changes files of sealed segments
   std::unique_ptr<Loop> loop_;
+  std::unique_ptr<Loop> scrub_loop_;
 };
 
 SegmentWriter::Options DiskSpool::WriterOptions(const SpoolOptions& options, const RecoveryInputs& inputs) {
@@ -118,15 +128,19 @@ absl::Status DiskSpool::Start(RecoveredLog log) {
   if (!prepared.ok() && (empty || !absl::IsResourceExhausted(prepared))) return prepared;
   loop_ = env_.executor.Start(
       "wal-spares", [this] { return StepMaintenance(); }, LoopPriority::kBatch);
+  if (scrubber_.enabled()) {
+    scrub_loop_ = env_.executor.Start(
+        "wal-scrub", [this] { return scrubber_.Step(); }, LoopPriority::kBatch);
+  }
   return absl::OkStatus();
 }
 
 absl::StatusOr<std::unique_ptr<Cursor>> DiskSpool::NewCursor(Lsn from) {
   TOWLINE_RETURN_IF_ERROR(view_.Find(from).status());
   const LogEnd end = view_.end();
-  if (from == end.lsn + 1) return std::make_unique<LogCursor>(view_, seeker_, end);  // pins no segment
-  TOWLINE_ASSIGN_OR_RETURN(Place place, seeker_.Locate(from));
-  return std::make_unique<LogCursor>(view_, seeker_, std::move(place));
+  if (from == end.lsn + 1) return std::make_unique<LogCursor>(view_, seeker_, damages_, end);  // pins no segment
+  TOWLINE_ASSIGN_OR_RETURN(Place place, Locate(from));
+  return std::make_unique<LogCursor>(view_, seeker_, damages_, std::move(place));
 }
 
 absl::StatusOr<LogEnd> DiskSpool::EndAt(Lsn lsn) {
@@ -141,8 +155,14 @@ absl::StatusOr<LogEnd> DiskSpool::EndAt(Lsn lsn) {
     return MakeError(absl::StatusCode::kOutOfRange, "beyond_end",
                      absl::StrCat("LSN ", lsn, " is above the last durable LSN ", end.lsn));
   }
-  TOWLINE_ASSIGN_OR_RETURN(const Place place, seeker_.Locate(lsn + 1));
+  TOWLINE_ASSIGN_OR_RETURN(const Place place, Locate(lsn + 1));
   return place.before;
+}
+
+absl::StatusOr<Place> DiskSpool::Locate(Lsn lsn) {
+  absl::StatusOr<Place> place = seeker_.Locate(lsn);
+  if (absl::IsDataLoss(place.status())) (void)damages_.Note(RangeOf(place.status()));
+  return place;
 }
 
 absl::StatusOr<Lsn> DiskSpool::Prune(Lsn first_needed, uint64_t keep_bytes,
@@ -150,9 +170,11 @@ absl::StatusOr<Lsn> DiskSpool::Prune(Lsn first_needed, uint64_t keep_bytes,
   MutexLock lock(&maintenance_);
   const Lsn first = view_.FirstToKeep(pins_->Lowest(first_needed), keep_bytes);
   if (first <= view_.first_lsn()) return view_.first_lsn();
+  if (Failpoint("wal_unlink_before_save")) TOWLINE_RETURN_IF_ERROR(RemoveFiles(view_.RemoveBelow(first, *pins_)));
   TOWLINE_RETURN_IF_ERROR(save_first_retained(first));
   // A pin that came meanwhile keeps its records for as long as this process lives.
   TOWLINE_RETURN_IF_ERROR(RemoveFiles(view_.RemoveBelow(first, *pins_)));
+  damages_.RemoveBelow(view_.first_lsn());
   return view_.first_lsn();
 }
 
@@ -205,6 +227,8 @@ SpoolStats DiskSpool::stats() const {
   stats.fsync_recent_seconds = append.fsync_recent_seconds;
   stats.poisoned = append.poisoned;
   stats.disk_full = append.disk_full;
+  stats.scrub = scrubber_.stats();
+  stats.damaged = damages_.Get();
   return stats;
 }
 

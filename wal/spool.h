@@ -36,7 +36,9 @@ struct SpoolOptions {
   int spare_segments = 2;                   // zero-filled ahead, or recycled
   uint64_t tail_cache_bytes = 16ull << 20;  // newest groups kept in memory for tailing cursors
   uint64_t index_interval_bytes = 64 << 10;
-  uint64_t index_cache_bytes = 16ull << 20;  // indexes of sealed segments kept in memory
+  uint64_t index_cache_bytes = 16ull << 20;               // indexes of sealed segments kept in memory
+  uint64_t scrub_bytes_per_second = 0;                    // sealed segments are read again at this rate; 0 = never
+  int64_t scrub_interval_micros = 24ll * 3600 * 1000000;  // from the start of one pass to the start of the next
 };
 
 // A position that proves a record was durable once.
@@ -68,6 +70,28 @@ struct RecoveryReport {
   std::vector<std::pair<Lsn, std::string>> term_starts;
 };
 
+// Consecutive records of sealed segments that the disk has damaged.
+struct DamagedRange {
+  Lsn first_lsn = 0;      // 0 = not known
+  Lsn last_lsn = 0;       // inclusive; as far as is known
+  bool readable = false;  // only the segment's header or footer is: the records can be read, but not opened again
+  std::string file;
+  uint64_t offset = 0;  // where it was met
+  std::string what;
+};
+
+// Background verification. Fields of the last pass are 0 before the first one has ended.
+struct ScrubStats {
+  uint64_t passes = 0;           // completed since open
+  uint64_t bytes = 0;            // read since open
+  uint64_t indexes_rebuilt = 0;  // in completed passes since open
+  int64_t last_pass_end_us = 0;  // Unix microseconds
+  int64_t last_pass_micros = 0;
+  uint64_t last_pass_bytes = 0;
+  uint64_t last_pass_segments = 0;
+  uint64_t last_pass_damages = 0;
+};
+
 struct SpoolStats {
   Lsn first_lsn = 0;  // first retained; base.lsn + 1 if empty
   Lsn durable_lsn = 0;
@@ -81,6 +105,8 @@ struct SpoolStats {
   std::vector<float> fsync_recent_seconds;  // last 1024, unordered
   bool poisoned = false;
   bool disk_full = false;
+  ScrubStats scrub;
+  std::vector<DamagedRange> damaged;  // by first LSN; met by readers or by the scrub, and still there
 };
 
 // Consecutive shipped parts.

@@ -72,6 +72,7 @@ class TimedFile : public File {
   absl::StatusOr<uint64_t> Size() override { return base_->Size(); }
   absl::Status Truncate(uint64_t size) override { return base_->Truncate(size); }
   absl::Status Lock() override { return base_->Lock(); }
+  void DropCache() override { base_->DropCache(); }
 
  private:
   bool Counts() const { return enabled_.load(std::memory_order_relaxed) && std::this_thread::get_id() == owner_; }

@@ -56,6 +56,21 @@ TEST_F(TailTest, ALimitConfirmsOnlyWhatWasPrinted) {
   EXPECT_EQ(towctl_({"slot", "get", "s", "-o", "json"}).json()["confirmed_lsn"], 5);
 }
 
+// The server ends a session that sends nothing for a while.
+TEST_F(TailTest, AnIdleTailAnswersHeartbeats) {
+  Interrupt interrupt;
+  VerbResult result;
+  std::thread run([&] { result = RunWith({"--endpoint", server_.endpoint(), "tail"}, interrupt, 0); });
+  const auto answered = [this] {
+    MutexLock lock(&server_.state().mutex);
+    return server_.state().acks.empty() ? 0 : server_.state().acks.back().heartbeat_sequence();
+  };
+  while (answered() < 4) std::this_thread::yield();
+  interrupt.Trigger();
+  run.join();
+  EXPECT_EQ(result.code, 0) << result.err;
+}
+
 TEST_F(TailTest, ThePrefixFiltersButConfirmsEverything) {
   const VerbResult result = towctl_({"tail", "--from", "1", "--prefix", "even/", "--until-current"});
   EXPECT_THAT(result.lines(), SizeIs(2));

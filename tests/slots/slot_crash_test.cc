@@ -252,6 +252,21 @@ TEST_F(SlotCrashTest, AFloorFromLiveValuesWouldBeSeen) {
   EXPECT_EQ(table_->Floor(kData), 16u);
 }
 
+TEST(ProvingSlotsTest, OnlySlotsServedHereProveThatTheLogWasDurable) {
+  Slot here;
+  here.name = "here";
+  here.data_generation = 3;
+  Slot copy = here;
+  copy.name = "copy";
+  copy.origin = "p2";
+  Slot former = here;
+  former.name = "former";
+  former.data_generation = 2;
+  EXPECT_THAT(ProvingSlots({copy, former, here}, 3), ::testing::ElementsAre(here));
+  const FailpointScope fault("slots_count_copies");
+  EXPECT_THAT(ProvingSlots({copy, former, here}, 3), ::testing::ElementsAre(copy, here));
+}
+
 TEST_F(SlotCrashTest, AnIgnoredGenerationWouldBeSeen) {
   ASSERT_THAT(Create("a", 10), IsOk());
   const Session a = Begin("a");

@@ -17,6 +17,8 @@ namespace {
 
 constexpr size_t kLogSizeMax = 100000;
 
+constexpr size_t kOrderViolationsMax = 20;
+
 bool IsLogged(SimCall kind) {
   return kind != SimCall::kOpen && kind != SimCall::kRead && kind != SimCall::kLock && kind != SimCall::kList;
 }
@@ -78,6 +80,8 @@ class SimFile : public File {
     return absl::OkStatus();
   }
 
+  void DropCache() override {}
+
  private:
   absl::Status CheckUsable() TOWLINE_REQUIRES(fs_.mutex_) {
     return fs_.epoch_ == epoch_ ? absl::OkStatus() : FileError(EBADF, "use of a file from before a crash:", path_);
@@ -131,7 +135,11 @@ class SimFile : public File {
 
 SimFileSystem::SimFileSystem() = default;
 SimFileSystem::SimFileSystem(SimDisk disk) : disk_(std::move(disk)) {}
-SimFileSystem::~SimFileSystem() = default;
+
+SimFileSystem::~SimFileSystem() {
+  if (order_violations_expected_) return;
+  for (const std::string& violation : order_violations_) ADD_FAILURE() << "order of syncs: " << violation;
+}
 
 absl::StatusOr<std::unique_ptr<File>> SimFileSystem::Open(const std::string& path, OpenMode mode) {
   std::unique_ptr<File> file;
@@ -210,6 +218,9 @@ absl::Status SimFileSystem::Move(const std::string& from, const std::string& to)
     const SimInode& old = disk_.Get(replaced);
     if (old.directory != disk_.Get(ino).directory) return FileError(EISDIR, "rename", from + " to " + to);
     if (old.directory && !old.names.empty()) return FileError(ENOTEMPTY, "rename", from + " to " + to);
+  }
+  if (!disk_.Get(ino).writes.empty() && order_violations_.size() < kOrderViolationsMax) {
+    order_violations_.push_back(absl::StrCat("rename ", from, " ", to, ": it has contents that were not synced"));
   }
   SimNameChange change;
   change.entries = {{to_name, ino}};
@@ -332,14 +343,18 @@ void SimFileSystem::Reopen() {
 std::unique_ptr<SimFileSystem> SimFileSystem::CloneAfterCrash(CrashProfile profile, uint64_t seed) const {
   SeededRng rng(seed);
   MutexLock lock(&mutex_);
-  return std::unique_ptr<SimFileSystem>(new SimFileSystem(disk_.AfterCrash(profile, rng)));
+  auto clone = std::unique_ptr<SimFileSystem>(new SimFileSystem(disk_.AfterCrash(profile, rng)));
+  if (order_violations_expected_) clone->ExpectOrderViolations();
+  return clone;
 }
 
 std::unique_ptr<SimFileSystem> SimFileSystem::Clone() const {
   MutexLock lock(&mutex_);
   SimDisk disk = disk_;
   disk.CloseAll();
-  return std::unique_ptr<SimFileSystem>(new SimFileSystem(std::move(disk)));
+  auto clone = std::unique_ptr<SimFileSystem>(new SimFileSystem(std::move(disk)));
+  if (order_violations_expected_) clone->ExpectOrderViolations();
+  return clone;
 }
 
 void ForEachCrashState(const SimFileSystem& fs, int samples, const std::function<void(SimFileSystem&)>& fn) {

@@ -88,6 +88,19 @@ class SimFileSystem : public FileSystem {
   // Bytes that files may allocate, in pages of 4 KiB; more fails with RESOURCE_EXHAUSTED. 0 = no limit.
   void SetQuota(uint64_t bytes);
 
+  // --- The order of syncs, watched always ---
+
+  // Whether a power loss can change nothing about the file: it has no unsynced writes, and its name is durable. What a
+  // failed sync lost is not looked at; crash states show that.
+  bool IsDurable(const std::string& path) const;
+  // Test code saw somebody rely on what is not durable.
+  void AddOrderViolation(std::string what);
+  // What was done in an order that a power loss could turn against it: a file that got its final name before its
+  // contents were synced, and what AddOrderViolation told. The destructor fails the test if there are any, unless
+  // ExpectOrderViolations was called, here or on the file system that this one is a clone of.
+  std::vector<std::string> order_violations() const;
+  void ExpectOrderViolations();
+
   // --- Looking and meddling, outside the calls that are counted ---
 
   // Called after each call that is in the log, without locks held. May clone, must not change anything.
@@ -102,6 +115,8 @@ class SimFileSystem : public FileSystem {
   // Durable at once, with all names and the directories in between.
   void SetContents(const std::string& path, absl::string_view bytes);
   void FlipBit(const std::string& path, uint64_t bit);
+  // Names in a directory, which must exist.
+  std::vector<std::string> Names(const std::string& directory) const;
   // All visible files with their contents.
   std::map<std::string, std::string> AllContents() const;
 
@@ -135,6 +150,8 @@ class SimFileSystem : public FileSystem {
   uint64_t quota_ TOWLINE_GUARDED_BY(mutex_) = 0;
   std::function<void()> after_call_ TOWLINE_GUARDED_BY(mutex_);
   std::deque<std::string> log_ TOWLINE_GUARDED_BY(mutex_);
+  std::vector<std::string> order_violations_ TOWLINE_GUARDED_BY(mutex_);
+  bool order_violations_expected_ TOWLINE_GUARDED_BY(mutex_) = false;
 };
 
 // Calls `fn` with the file system after a power loss now: once under kStrict, `samples` times each under the others,

@@ -71,6 +71,38 @@ void SimFileSystem::SetQuota(uint64_t bytes) {
   quota_ = bytes;
 }
 
+bool SimFileSystem::IsDurable(const std::string& path) const {
+  MutexLock lock(&mutex_);
+  const Ino ino = disk_.Find(path);
+  if (ino == 0 || !disk_.Get(ino).writes.empty()) return false;
+  std::string at = path;
+  for (Ino target = ino; !at.empty() && at != "/";) {
+    std::string name;
+    const Ino parent = disk_.FindParent(at, &name);
+    const auto found = disk_.Get(parent).durable_names.find(name);
+    if (found == disk_.Get(parent).durable_names.end() || found->second != target) return false;
+    target = parent;
+    const size_t slash = at.rfind('/');
+    at = slash == std::string::npos ? "" : at.substr(0, slash);
+  }
+  return true;
+}
+
+void SimFileSystem::AddOrderViolation(std::string what) {
+  MutexLock lock(&mutex_);
+  order_violations_.push_back(std::move(what));
+}
+
+std::vector<std::string> SimFileSystem::order_violations() const {
+  MutexLock lock(&mutex_);
+  return order_violations_;
+}
+
+void SimFileSystem::ExpectOrderViolations() {
+  MutexLock lock(&mutex_);
+  order_violations_expected_ = true;
+}
+
 void SimFileSystem::SetAfterCall(std::function<void()> hook) {
   MutexLock lock(&mutex_);
   after_call_ = std::move(hook);
@@ -118,6 +150,15 @@ void SimFileSystem::FlipBit(const std::string& path, uint64_t bit) {
   byte = static_cast<char>(byte ^ (1 << (bit % 8)));
   image.Write(bit / 8, absl::string_view(&byte, 1));
   disk_.Overwrite(ino, image);
+}
+
+std::vector<std::string> SimFileSystem::Names(const std::string& directory) const {
+  MutexLock lock(&mutex_);
+  const Ino ino = disk_.Find(directory);
+  TOWLINE_CHECK(ino != 0);
+  std::vector<std::string> names;
+  for (const auto& [name, target] : disk_.Get(ino).names) names.push_back(name);
+  return names;
 }
 
 std::map<std::string, std::string> SimFileSystem::AllContents() const {

@@ -352,5 +352,40 @@ TEST(SimFileSystemTest, ContentsAgreeWithAStringUnderRandomWritesAndTruncates) {
   }
 }
 
+// --- The order of syncs ---
+
+TEST(SimFileSystemTest, AFileThatGetsItsNameBeforeItsSyncIsAnOrderViolation) {
+  SimFileSystem fs;
+  fs.ExpectOrderViolations();
+  for (const bool sync : {true, false}) {
+    const std::string tmp = sync ? "synced" : "unsynced";
+    absl::StatusOr<std::unique_ptr<File>> file = fs.Open(tmp, OpenMode::kCreate);
+    ASSERT_THAT(file, IsOk());
+    ASSERT_THAT((*file)->WriteAt(0, "data"), IsOk());
+    if (sync) {
+      ASSERT_THAT((*file)->SyncData(), IsOk());
+    }
+    ASSERT_THAT(fs.Rename(tmp, "final-" + tmp), IsOk());
+  }
+  EXPECT_THAT(fs.order_violations(), ::testing::ElementsAre(::testing::HasSubstr("rename unsynced")));
+}
+
+TEST(SimFileSystemTest, DurableMeansContentsAndEveryNameOnThePath) {
+  SimFileSystem fs;
+  EXPECT_FALSE(fs.IsDurable("d/f"));
+  ASSERT_THAT(fs.CreateDirectory("d"), IsOk());
+  absl::StatusOr<std::unique_ptr<File>> file = fs.Open("d/f", OpenMode::kCreate);
+  ASSERT_THAT(file, IsOk());
+  ASSERT_THAT((*file)->WriteAt(0, "data"), IsOk());
+  ASSERT_THAT((*file)->SyncData(), IsOk());
+  EXPECT_FALSE(fs.IsDurable("d/f"));  // names
+  ASSERT_THAT(fs.SyncDirectory("d"), IsOk());
+  EXPECT_FALSE(fs.IsDurable("d/f"));  // of the directory
+  ASSERT_THAT(fs.SyncDirectory("."), IsOk());
+  EXPECT_TRUE(fs.IsDurable("d/f"));
+  ASSERT_THAT((*file)->WriteAt(0, "more"), IsOk());
+  EXPECT_FALSE(fs.IsDurable("d/f"));
+}
+
 }  // namespace
 }  // namespace towline::test

@@ -52,6 +52,16 @@ class Workload {
     promise.acked = before + count;
   }
 
+  void AppendShipped(const ShippedBatch& batch) {
+    GroupBuilder builder(node.spool->end());
+    ASSERT_THAT(ForEachShipped(batch.bytes,
+                               [&](const ShippedFrame& frame) { return builder.AddShipped(frame.shipped).status(); }),
+                IsOk());
+    promise.submitted = batch.after.lsn;
+    ASSERT_THAT(node.spool->Append(builder.Finish()), IsOk());
+    promise.acked = batch.after.lsn;
+  }
+
   void Prune(Lsn first_needed) {
     ASSERT_THAT(node.spool->Prune(first_needed, 0,
                                   [this](Lsn first) {
@@ -116,11 +126,45 @@ TEST(CrashTest, AcknowledgedRecordsSurviveCrashesWhilePruningAndRecycling) {
 #endif
 }
 
+// A replica appends what an upstream ships: frames with the upstream's terms, in groups of all sizes, of which one may
+// be larger than a segment's rest, while its own segments begin elsewhere than the upstream's.
+TEST(CrashTest, AcknowledgedRecordsSurviveCrashesOnAReplica) {
+  SimFileSystem upstream_fs;
+  Node upstream(upstream_fs, 7);
+  ASSERT_THAT(upstream.Open(), IsOk());
+  ASSERT_THAT(AppendNext(upstream, 60), IsOk());
+  TOWLINE_ASSERT_OK_AND_ASSIGN(const std::unique_ptr<Cursor> cursor, upstream.spool->NewCursor(1));
+
+  SpoolOptions options = SmallOptions();
+  options.spare_segments = 1;
+  Workload workload(options);
+  workload.Start();
+  int round = 0;
+  for (const size_t max_bytes : {1, 30000, 1, 12000, 60000, 1, 1, 45000, 20000, 1, 64000, 30000}) {
+    TOWLINE_ASSERT_OK_AND_ASSIGN(const ShippedBatch batch, cursor->Next(max_bytes));
+    workload.AppendShipped(batch);
+    if (++round % 3 == 0) {
+      workload.node.RunLoops();
+      workload.Prune(workload.promise.acked / 2);
+    }
+  }
+  EXPECT_GT(workload.promise.acked, 40u);
+  EXPECT_THAT(workload.checker.violations(), IsEmpty());
+  for (const char* row : {"newest_clean", "newest_torn", "newest_footer"}) {
+    EXPECT_THAT(workload.checker.rows(), Contains(Key(row)));
+  }
+  RecordProperty("states", static_cast<int>(workload.checker.states()));
+#ifndef TOWLINE_SANITIZED
+  EXPECT_GE(workload.checker.states(), 10000u);
+#endif
+}
+
 // --- Deliberate faults: the same workload has to find them. ---
 
 void ExpectCaught(const std::string& failpoint) {
   Workload workload(SmallOptions());
   workload.samples = 4;
+  workload.fs.ExpectOrderViolations();
   {
     FailpointScope scope(failpoint);
     AppendAndRoll(workload);

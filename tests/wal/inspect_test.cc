@@ -9,11 +9,13 @@
 #include <vector>
 
 #include "absl/strings/str_cat.h"
+
 #include "common/executor.h"
 #include "gmock/gmock.h"
 #include "gtest/gtest.h"
 #include "tests/support/status_matchers.h"
 #include "tests/wal/spool_fixture.h"
+#include "wal/quarantine_reader.h"
 
 namespace towline::wal::test {
 namespace {
@@ -23,6 +25,7 @@ using ::testing::HasSubstr;
 using ::testing::IsEmpty;
 using ::testing::SizeIs;
 using ::towline::test::IsOk;
+using ::towline::test::IsOkAndHolds;
 using ::towline::test::ReasonIs;
 using ::towline::test::StatusIs;
 
@@ -43,10 +46,17 @@ class InspectTest : public ::testing::Test {
     while (node_.spool->end().lsn < last) ASSERT_THAT(node_.Append({kPayload}), IsOk());
   }
 
-  // The LSNs that a dump gives.
+  static DumpRange RangeOf(Lsn first, Lsn last) {
+    DumpRange range;
+    range.first = first;
+    if (last != 0) range.last = last;
+    return range;
+  }
+
+  // The LSNs that a dump gives. `last` 0 = to the end.
   std::vector<Lsn> Dumped(Lsn first, Lsn last, absl::Status* status = nullptr) {
     std::vector<Lsn> lsns;
-    const absl::Status dumped = DumpSpool(fs_, kDirectory, first, last, [&](const DumpedFrame& frame) {
+    const absl::Status dumped = DumpSpool(fs_, kDirectory, RangeOf(first, last), [&](const DumpedFrame& frame) {
       const Lsn lsn = frame.frame.header.lsn;
       EXPECT_EQ(frame.frame.payload, PayloadOf(lsn, kPayload));
       EXPECT_EQ(frame.stamp, lsn - 1);
@@ -118,8 +128,7 @@ TEST_F(InspectTest, ALogThatEndsBelowWhatWasDurableIsDamaged) {
   TOWLINE_ASSERT_OK_AND_ASSIGN(const VerifyReport cut, VerifySpool(fs_, kDirectory, end + 1));
   ASSERT_THAT(cut.damages, SizeIs(1));
   EXPECT_EQ(cut.damages[0].lsn, end + 1);
-  EXPECT_EQ(cut.damages[0].what,
-            absl::StrCat("the log ends at LSN ", end, ", but LSN ", end + 1, " was durable"));
+  EXPECT_EQ(cut.damages[0].what, absl::StrCat("the log ends at LSN ", end, ", but LSN ", end + 1, " was durable"));
 }
 
 TEST_F(InspectTest, AnEmptySpoolHasOneEmptySegment) {
@@ -182,7 +191,7 @@ TEST_F(InspectTest, VerifyReportsEveryDamagedSegmentAndGoesOn) {
   EXPECT_EQ(report.damages[1].file, SegmentPath(8));
   EXPECT_EQ(report.damages[1].offset, (64u << 10) - 512);
   EXPECT_EQ(report.segments, 3u);
-  EXPECT_EQ(report.records, 2u + 7 + 3);
+  EXPECT_EQ(report.records, kLast - 1);  // all but LSN 3
   TOWLINE_ASSERT_OK_AND_ASSIGN(const SpoolInfo info, InspectSpool(fs_, kDirectory));
   EXPECT_THAT(info.segments[1].damage, HasSubstr("footer"));
   EXPECT_FALSE(info.segments[1].sealed);
@@ -219,7 +228,110 @@ TEST_F(InspectTest, DumpGivesTheRangeAskedFor) {
   EXPECT_THAT(Dumped(18, 0), IsEmpty());
   EXPECT_THAT(Dumped(1, 0), SizeIs(kLast));
   const auto stop = [](const DumpedFrame&) { return absl::CancelledError("enough"); };
-  EXPECT_THAT(DumpSpool(fs_, kDirectory, 1, 0, stop), StatusIs(absl::StatusCode::kCancelled));
+  EXPECT_THAT(DumpSpool(fs_, kDirectory, RangeOf(1, 0), stop), StatusIs(absl::StatusCode::kCancelled));
+}
+
+// Record n has commit time 1000 * n.
+TEST_F(InspectTest, DumpGivesTheTimesAskedFor) {
+  const auto times = [&](int64_t since_us, int64_t until_us) {
+    DumpRange range;
+    range.since_us = since_us;
+    range.until_us = until_us;
+    std::vector<Lsn> lsns;
+    EXPECT_THAT(DumpSpool(fs_, kDirectory, range,
+                          [&](const DumpedFrame& frame) {
+                            lsns.push_back(frame.frame.header.lsn);
+                            return absl::OkStatus();
+                          }),
+                IsOk());
+    return lsns;
+  };
+  EXPECT_THAT(times(6000, 9000), ElementsAre(6, 7, 8));
+  EXPECT_THAT(times(7001, 8001), ElementsAre(8));
+  EXPECT_THAT(times(14000, 15001), ElementsAre(14, 15));
+  EXPECT_THAT(times(0, 1000), IsEmpty());
+  EXPECT_THAT(times(17001, 99000), IsEmpty());
+  // Records that are not asked for are not read: damage in them does not matter.
+  fs_.FlipBit(SegmentPath(1), 3000 * 8);
+  EXPECT_THAT(times(8000, 9000), ElementsAre(8));
+}
+
+TEST_F(InspectTest, DumpReadsInFrontOfDamageAndBehindIt) {
+  fs_.FlipBit(SegmentPath(1), (512 + 2 * kFrame + 100) * 8);  // LSN 3
+  EXPECT_THAT(Dumped(1, 2), ElementsAre(1, 2));
+  EXPECT_THAT(Dumped(4, 6), ElementsAre(4, 5, 6));
+  absl::Status status;
+  EXPECT_THAT(Dumped(2, 6, &status), ElementsAre(2));
+  EXPECT_THAT(status, ReasonIs("wal_damaged"));
+  // Without the index everything in front has to be read.
+  ASSERT_THAT(fs_.Remove(IndexPath(1)), IsOk());
+  EXPECT_THAT(Dumped(4, 6, &status), IsEmpty());
+  EXPECT_THAT(status, ReasonIs("wal_damaged"));
+}
+
+TEST_F(InspectTest, VerifyGoesOnBehindDamageInsideASegment) {
+  fs_.FlipBit(SegmentPath(1), (512 + 1 * kFrame + 100) * 8);  // LSN 2
+  fs_.FlipBit(SegmentPath(1), (512 + 4 * kFrame + 100) * 8);  // LSN 5
+  const VerifyReport report = Verify();
+  ASSERT_THAT(report.damages, SizeIs(2));
+  EXPECT_EQ(report.damages[0].lsn, 2u);
+  EXPECT_EQ(report.damages[1].lsn, 5u);
+  EXPECT_EQ(report.records, kLast - 2);
+}
+
+// --- Quarantine ---
+
+TEST_F(InspectTest, ATornTailCanBeReadFromQuarantine) {
+  // One group; a hole in its second frame loses the frames behind it too.
+  ASSERT_THAT(node_.Append({300, 400, 500}), IsOk());
+  node_.Close();
+  const uint64_t second = 512 + 3 * kFrame + 360;
+  for (uint64_t byte = second; byte < second + 8; ++byte) {
+    for (int bit = 0; bit < 8; ++bit) {
+      if ((fs_.Contents(SegmentPath(15))[byte] >> bit) & 1) fs_.FlipBit(SegmentPath(15), byte * 8 + bit);
+    }
+  }
+  ASSERT_THAT(node_.Open(), IsOk());
+  ASSERT_EQ(node_.report.row, "newest_torn");
+  TOWLINE_ASSERT_OK_AND_ASSIGN(const std::vector<QuarantineFile> files, ListQuarantine(fs_, kQuarantine));
+  ASSERT_THAT(files, SizeIs(1));
+  EXPECT_TRUE(files[0].torn);
+  EXPECT_EQ(files[0].path, node_.report.quarantine_file);
+  EXPECT_EQ(files[0].bytes, node_.report.quarantined_bytes);
+  std::vector<Lsn> lsns;
+  const auto skipped = DumpQuarantineFile(fs_, files[0], [&](const DumpedFrame& frame) {
+    lsns.push_back(frame.frame.header.lsn);
+    EXPECT_EQ(frame.frame.payload, PayloadOf(20, 500));
+    EXPECT_EQ(frame.stamp, 17u);
+    EXPECT_EQ(frame.offset, 456u);  // behind the frame of 400 bytes
+    return absl::OkStatus();
+  });
+  EXPECT_THAT(lsns, ElementsAre(20));
+  EXPECT_THAT(skipped, IsOkAndHolds(456u));
+}
+
+TEST_F(InspectTest, GivenUpRecordsCanBeReadFromQuarantine) {
+  const std::shared_ptr<FrameGroup> group = MakeGroup(LogEnd(), {10, 0, 33});
+  std::string shipped;
+  for (size_t i = 0; i < 3; ++i) shipped.append(group->shipped(i).data(), group->shipped(i).size());
+  fs_.SetContents("quarantine/diverged-1-1.frames", shipped + "rest");
+  fs_.SetContents("quarantine/diverged-1-1.frames.tmp", "half");
+  fs_.SetContents("quarantine/notes", "mine");
+  TOWLINE_ASSERT_OK_AND_ASSIGN(const std::vector<QuarantineFile> files, ListQuarantine(fs_, kQuarantine));
+  ASSERT_THAT(files, SizeIs(1));
+  EXPECT_FALSE(files[0].torn);
+  std::vector<std::string> payloads;
+  const auto skipped = DumpQuarantineFile(fs_, files[0], [&](const DumpedFrame& frame) {
+    payloads.emplace_back(frame.frame.payload);
+    return absl::OkStatus();
+  });
+  EXPECT_THAT(payloads, ElementsAre(PayloadOf(1, 10), PayloadOf(2, 0), PayloadOf(3, 33)));
+  EXPECT_THAT(skipped, IsOkAndHolds(4u));
+}
+
+TEST_F(InspectTest, NoQuarantineIsNoError) {
+  TOWLINE_ASSERT_OK_AND_ASSIGN(const std::vector<QuarantineFile> files, ListQuarantine(fs_, "nowhere"));
+  EXPECT_THAT(files, IsEmpty());
 }
 
 // Appends, rolls and prunes go on below the reader; nothing of that is damage.

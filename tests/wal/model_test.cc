@@ -12,6 +12,7 @@
 #include "absl/strings/str_cat.h"
 
 #include "common/checksum.h"
+#include "common/error.h"
 #include "gmock/gmock.h"
 #include "gtest/gtest.h"
 #include "tests/support/status_matchers.h"
@@ -71,7 +72,8 @@ class ModelRun {
 
   void Step() {
     const uint64_t kind = rng_.Below(100);
-    if (kind < 45) return Append();
+    if (kind < 43) return Append();
+    if (kind < 45) return AppendWithFailure();
     if (kind < 50) return Prune();
     if (kind < 53) return Restart();
     if (kind < 57) return Crash();
@@ -90,9 +92,9 @@ class ModelRun {
     return opened;
   }
 
-  void Append() {
+  // A group behind the end, and what the model makes of it.
+  std::shared_ptr<FrameGroup> MakeRecords(std::vector<ModelRecord>* added) {
     GroupBuilder builder(node_.spool->end());
-    std::vector<ModelRecord> added;
     for (uint64_t count = 1 + rng_.Below(5); count > 0; --count) {
       const LogEnd before = builder.end();
       ModelRecord record;
@@ -103,10 +105,41 @@ class ModelRun {
       builder.Add(RecordType::kBatch, record.term, now_, record.payload, Crc32c(record.payload));
       record.commit_time_us = std::max(now_, before.commit_time_us);
       record.end = builder.end();
-      added.push_back(std::move(record));
+      added->push_back(std::move(record));
     }
-    ASSERT_THAT(node_.spool->Append(builder.Finish()), IsOk());
+    return builder.Finish();
+  }
+
+  void Append() {
+    std::vector<ModelRecord> added;
+    ASSERT_THAT(node_.spool->Append(MakeRecords(&added)), IsOk());
     for (ModelRecord& record : added) records_.push_back(std::move(record));
+  }
+
+  // One of the next calls fails. What became of the group is not known: after the restart any prefix of it may be
+  // there, and nothing else.
+  void AppendWithFailure() {
+    std::vector<ModelRecord> added;
+    const std::shared_ptr<FrameGroup> group = MakeRecords(&added);
+    fs_.SetFailedSyncPersists(rng_.OneIn(2));
+    fs_.FailCall(fs_.calls() + 1 + static_cast<int64_t>(rng_.Below(4)),
+                 MakeError(absl::StatusCode::kDataLoss, "io_error", "injected"));
+    const absl::Status appended = node_.spool->Append(group);
+    fs_.ClearFailures();
+    if (appended.ok()) {
+      for (ModelRecord& record : added) records_.push_back(std::move(record));
+      return;
+    }
+    ASSERT_THAT(appended, ReasonIs("wal_poisoned"));
+    ASSERT_EQ(node_.spool->end().lsn, records_.size());
+    node_.Close();
+    readers_.clear();
+    if (rng_.OneIn(2)) fs_.Crash(rng_.OneIn(2) ? CrashProfile::kStrict : CrashProfile::kAdversary, rng_);
+    ASSERT_THAT(Open(), IsOk());
+    const Lsn end = node_.spool->end().lsn;
+    ASSERT_GE(end, records_.size());
+    ASSERT_LE(end, records_.size() + added.size());
+    for (size_t i = 0; records_.size() < end; ++i) records_.push_back(std::move(added[i]));
   }
 
   void Prune() {

@@ -3,6 +3,7 @@
 #include <cstdio>
 #include <utility>
 
+#include "absl/strings/match.h"
 #include "absl/strings/str_cat.h"
 
 #include "common/checksum.h"
@@ -70,7 +71,22 @@ absl::Status Node::Open(const SpoolOptions& options, const RecoveryInputs& input
   absl::StatusOr<std::unique_ptr<Spool>> opened = OpenSpool(env, directory, quarantine, options, inputs, &report);
   if (!opened.ok()) return opened.status();
   spool = *std::move(opened);
+  WatchAcknowledgements();
   return absl::OkStatus();
+}
+
+void Node::WatchAcknowledgements() {
+  auto* const sim = dynamic_cast<SimFileSystem*>(&fs);
+  if (sim == nullptr) return;
+  spool->AddDurableListener([this, sim](Lsn lsn) {
+    std::string newest;  // names sort as LSNs do
+    for (const std::string& name : sim->Names(directory)) {
+      if (absl::StartsWith(name, "0") && absl::EndsWith(name, ".seg")) newest = JoinPath(directory, name);
+    }
+    if (!sim->IsDurable(newest)) {
+      sim->AddOrderViolation(absl::StrCat("LSN ", lsn, " is acknowledged before ", newest, " is durable"));
+    }
+  });
 }
 
 absl::Status Node::Append(const std::vector<size_t>& sizes) {

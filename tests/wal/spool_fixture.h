@@ -63,6 +63,9 @@ class Node {
   // Lets the spool's loop do what it has to.
   void RunLoops() { executor.RunUntilIdle(); }
 
+  // An acknowledgement of what is not durable is an order violation of the simulated disk.
+  void WatchAcknowledgements();
+
   FileSystem& fs;
   const std::string directory;
   const std::string quarantine;
