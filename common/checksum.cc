@@ -1,10 +1,11 @@
 #include "common/checksum.h"
 
+#include <algorithm>
+#include <cstring>
+#include <limits>
+
 #include <isa-l/crc.h>
 #include <isa-l/crc64.h>
-
-#include <algorithm>
-#include <limits>
 // Picks the vector code that suits the machine: ten times as fast from 1 KiB on as what the compiler makes for any
 // x86-64, and no slower below that.
 #if defined(__x86_64__)
@@ -22,12 +23,38 @@ namespace {
 constexpr size_t kCrc32PieceMax = size_t{1} << 30;
 static_assert(kCrc32PieceMax <= static_cast<size_t>(std::numeric_limits<int>::max()));
 
+#if defined(__x86_64__)
+
+// One after the other at eight bytes an instruction: half the time of ISA-L, which starts up for long buffers, at the
+// size of a frame header.
+constexpr size_t kShortCrc32cMax = 64;
+const bool kHasCrc32cInstruction = __builtin_cpu_supports("sse4.2") != 0;
+
+__attribute__((target("sse4.2"))) uint32_t ShortCrc32c(uint32_t state, absl::string_view data) {
+  const char* at = data.data();
+  size_t left = data.size();
+  uint64_t wide = state;
+  for (; left >= sizeof(uint64_t); at += sizeof(uint64_t), left -= sizeof(uint64_t)) {
+    uint64_t word;
+    std::memcpy(&word, at, sizeof word);
+    wide = __builtin_ia32_crc32di(wide, word);
+  }
+  state = static_cast<uint32_t>(wide);
+  for (; left > 0; ++at, --left) state = __builtin_ia32_crc32qi(state, static_cast<unsigned char>(*at));
+  return state;
+}
+
+#endif
+
 }  // namespace
 
 uint32_t Crc32c(absl::string_view data) { return Crc32cExtend(0, data); }
 
 uint32_t Crc32cExtend(uint32_t crc, absl::string_view data) {
   uint32_t state = ~crc;
+#if defined(__x86_64__)
+  if (data.size() <= kShortCrc32cMax && kHasCrc32cInstruction) return ~ShortCrc32c(state, data);
+#endif
   while (!data.empty()) {
     const size_t piece = std::min(data.size(), kCrc32PieceMax);
     // ISA-L reads the buffer only; its prototype lacks the const.

@@ -21,6 +21,17 @@ bool IsKnown(RecordType type) {
   return type == RecordType::kBatch || type == RecordType::kTermStart || type == RecordType::kMembers;
 }
 
+// Room behind a group: who writes it ends the write at a page boundary. Without it a large group that just fills its
+// memory would be copied for a few more bytes.
+constexpr size_t kPageBytes = 4096;
+constexpr size_t kLargeGroupBytes = 16 << 10;
+
+// Makes room for a frame of `size` bytes.
+void Grow(size_t size, std::string* bytes) {
+  const size_t needed = bytes->size() + size + kPageBytes;
+  if (needed > bytes->capacity() && needed > kLargeGroupBytes) bytes->reserve(std::max(needed, 2 * bytes->capacity()));
+}
+
 // Zero bytes up to the next frame.
 void Pad(std::string* bytes) {
   const size_t rest = bytes->size() % kFrameAlignment;
@@ -115,6 +126,7 @@ Lsn GroupBuilder::Add(RecordType type, Term term, int64_t now_us, absl::string_v
 
   std::string& bytes = group_->bytes;
   const size_t offset = bytes.size();
+  Grow(FrameSize(payload.size()), &bytes);
   char raw[kFrameHeaderSize] = {};
   EncodeShippedHeader(header, raw + kLocalPartSize);
   bytes.append(raw, sizeof raw);
@@ -148,6 +160,7 @@ absl::StatusOr<size_t> GroupBuilder::AddShipped(absl::string_view bytes) {
                                  header.commit_time_us));
   }
   const size_t offset = group_->bytes.size();
+  Grow(FrameSize(header.payload_size), &group_->bytes);
   group_->bytes.append(kLocalPartSize, '\0');
   group_->bytes.append(frame->shipped.data(), frame->shipped.size());
   AppendRef(offset, header);

@@ -1,5 +1,7 @@
 #include "wal/local_frame.h"
 
+#include <string>
+
 #include "common/bytes.h"
 #include "common/checksum.h"
 #include "common/failpoint.h"
@@ -12,12 +14,20 @@ constexpr size_t kHeaderCrcOffset = 4;
 constexpr size_t kStampOffset = 8;
 constexpr size_t kPayloadLengthOffset = 20;
 
+// Without a copy of the covered bytes: that would read what was stored a moment ago in pieces of another size, for
+// which the processor has to wait.
 uint32_t HeaderCrc(const char* frame, uint64_t salt) {
-  char covered[kFrameHeaderSize];  // bytes 8..55, then the salt
-  std::memcpy(covered, frame + kStampOffset, kFrameHeaderSize - kStampOffset);
-  StoreLe(covered + kFrameHeaderSize - kStampOffset, Failpoint("wal_ignore_salt") ? uint64_t{0} : salt);
-  if (Failpoint("wal_crc_without_length")) StoreLe(covered + kPayloadLengthOffset - kStampOffset, uint32_t{0});
-  return Crc32c(absl::string_view(covered, sizeof covered));
+  if (Failpoint("wal_ignore_salt")) salt = 0;
+  char encoded_salt[sizeof salt];
+  StoreLe(encoded_salt, salt);
+  const absl::string_view salt_bytes(encoded_salt, sizeof encoded_salt);
+  const absl::string_view covered(frame + kStampOffset, kFrameHeaderSize - kStampOffset);
+  if (Failpoint("wal_crc_without_length")) {
+    std::string without(covered);
+    StoreLe(without.data() + kPayloadLengthOffset - kStampOffset, uint32_t{0});
+    return Crc32cExtend(Crc32c(without), salt_bytes);
+  }
+  return Crc32cExtend(Crc32c(covered), salt_bytes);
 }
 
 }  // namespace

@@ -6,6 +6,7 @@
 #include <memory>
 #include <optional>
 #include <string>
+#include <utility>
 #include <vector>
 
 #include "absl/status/statusor.h"
@@ -23,6 +24,8 @@ class LogCursor : public Cursor {
  public:
   LogCursor(LogView& view, Seeker& seeker, DamageList& damages, const LogEnd& before)
       : view_(view), seeker_(seeker), damages_(damages), at_(before) {}
+  LogCursor(LogView& view, Seeker& seeker, DamageList& damages, Place place)
+      : view_(view), seeker_(seeker), damages_(damages), at_(place.before), place_(std::move(place)) {}
 
   absl::StatusOr<ShippedBatch> Next(size_t max_bytes) override;
   Lsn next_lsn() const override { return at_.lsn + 1; }

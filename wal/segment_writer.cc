@@ -72,10 +72,17 @@ absl::Status SegmentWriter::Append(const std::shared_ptr<FrameGroup>& group) {
 
 void SegmentWriter::Publish(const std::shared_ptr<FrameGroup>& group, uint64_t end_offset) {
   const size_t indexed = index_.size();
-  for (size_t i = 0; i < group->frames.size(); ++i) {
+  // From one frame that gets an entry to the next one: there are thousands in between.
+  auto frame = group->frames.begin();
+  while (true) {
+    const auto in_front = [this](const FrameGroup::Ref& ref, uint64_t offset) { return offset_ + ref.offset < offset; };
+    const uint64_t next = index_.empty() ? 0 : index_.back().offset + options_.index_interval_bytes;
+    frame = std::lower_bound(frame, group->frames.end(), next, in_front);
+    if (frame == group->frames.end()) break;
     ShippedHeader header;
-    TOWLINE_CHECK(DecodeShippedHeader(group->shipped(i).data(), &header).ok());
-    AddToIndex(header, offset_ + group->frames[i].offset, options_.index_interval_bytes, &index_);
+    const char* const shipped = group->bytes.data() + frame->offset + kLocalPartSize;
+    TOWLINE_CHECK(DecodeShippedHeader(shipped, &header).ok());
+    AddToIndex(header, offset_ + frame->offset, options_.index_interval_bytes, &index_);
   }
   view_.Publish(group, end_offset, IndexEntries(index_.begin() + static_cast<ptrdiff_t>(indexed), index_.end()));
   {

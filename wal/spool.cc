@@ -75,6 +75,8 @@ class DiskSpool : public Spool {
 
  private:
   SegmentWriter::Options WriterOptions(const SpoolOptions& options, const RecoveryInputs& inputs);
+  // Where record `lsn` starts; notes a damage that is in the way.
+  absl::StatusOr<Place> Locate(Lsn lsn);
   // One step of the loop that makes spares and writes indexes.
   StepResult StepMaintenance();
   // Removes or recycles the files of segments that are out of the view.
@@ -135,8 +137,10 @@ absl::Status DiskSpool::Start(RecoveredLog log) {
 
 absl::StatusOr<std::unique_ptr<Cursor>> DiskSpool::NewCursor(Lsn from) {
   TOWLINE_RETURN_IF_ERROR(view_.Find(from).status());
-  TOWLINE_ASSIGN_OR_RETURN(const LogEnd before, EndAt(from - 1));
-  return std::make_unique<LogCursor>(view_, seeker_, damages_, before);
+  const LogEnd end = view_.end();
+  if (from == end.lsn + 1) return std::make_unique<LogCursor>(view_, seeker_, damages_, end);  // pins no segment
+  TOWLINE_ASSIGN_OR_RETURN(Place place, Locate(from));
+  return std::make_unique<LogCursor>(view_, seeker_, damages_, std::move(place));
 }
 
 absl::StatusOr<LogEnd> DiskSpool::EndAt(Lsn lsn) {
@@ -151,10 +155,14 @@ absl::StatusOr<LogEnd> DiskSpool::EndAt(Lsn lsn) {
     return MakeError(absl::StatusCode::kOutOfRange, "beyond_end",
                      absl::StrCat("LSN ", lsn, " is above the last durable LSN ", end.lsn));
   }
-  const absl::StatusOr<Place> place = seeker_.Locate(lsn + 1);
-  if (place.ok()) return place->before;
+  TOWLINE_ASSIGN_OR_RETURN(const Place place, Locate(lsn + 1));
+  return place.before;
+}
+
+absl::StatusOr<Place> DiskSpool::Locate(Lsn lsn) {
+  absl::StatusOr<Place> place = seeker_.Locate(lsn);
   if (absl::IsDataLoss(place.status())) (void)damages_.Note(RangeOf(place.status()));
-  return place.status();
+  return place;
 }
 
 absl::StatusOr<Lsn> DiskSpool::Prune(Lsn first_needed, uint64_t keep_bytes,

@@ -377,6 +377,17 @@ TEST_F(SpoolTest, ACursorReadsItsSegmentToTheEndThoughItWasRemoved) {
 
 // --- Spares ---
 
+TEST_F(SpoolTest, ACursorThatHasReadNothingYetTellsThatItsRecordIsGone) {
+  Open(WithSpares(2));
+  AppendTo(30);
+  ASSERT_THAT(node_.Open(WithSpares(2), Inputs()), IsOk());
+  TOWLINE_ASSERT_OK_AND_ASSIGN(const std::unique_ptr<Cursor> cursor, spool().NewCursor(2));
+  EXPECT_THAT(Prune(spool(), 1000), IsOkAndHolds(29u));
+  AppendTo(60);  // into the segments that became spares
+  EXPECT_THAT(cursor->Next(1), ReasonIs("wal_removed"));
+  EXPECT_EQ(cursor->next_lsn(), 2u);
+}
+
 TEST_F(SpoolTest, SparesAreMadeAheadAndUsed) {
   Open(WithSpares(2));
   EXPECT_THAT(Names(fs_, "spare"), IsEmpty());

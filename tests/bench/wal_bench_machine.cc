@@ -1,0 +1,147 @@
+#include "tests/bench/wal_bench_machine.h"
+
+#include <cerrno>
+#include <ctime>
+#include <fcntl.h>
+#include <fstream>
+#include <malloc.h>
+#include <sys/mman.h>
+#include <sys/resource.h>
+#include <sys/stat.h>
+#include <unistd.h>
+#include <utility>
+
+#include "absl/strings/str_cat.h"
+
+#include "common/error.h"
+
+namespace towline::bench {
+namespace {
+
+int64_t Nanos(clockid_t clock) {
+  timespec time;
+  clock_gettime(clock, &time);
+  return int64_t{time.tv_sec} * 1000000000 + time.tv_nsec;
+}
+
+double Micros(const timeval& time) {
+  return static_cast<double>(time.tv_sec) * 1e6 + static_cast<double>(time.tv_usec);
+}
+
+// A descriptor for reading, closed at the end.
+class Descriptor {
+ public:
+  explicit Descriptor(const std::string& path) : fd_(open(path.c_str(), O_RDONLY | O_CLOEXEC)) {}
+  ~Descriptor() {
+    if (fd_ >= 0) close(fd_);
+  }
+  Descriptor(const Descriptor&) = delete;
+  Descriptor& operator=(const Descriptor&) = delete;
+  int get() const { return fd_; }
+
+ private:
+  const int fd_;
+};
+
+class TimedFile : public File {
+ public:
+  TimedFile(std::unique_ptr<File> base, std::thread::id owner, const std::atomic<bool>& enabled, CallTimes* times)
+      : base_(std::move(base)), owner_(owner), enabled_(enabled), times_(*times) {}
+
+  absl::StatusOr<size_t> ReadAt(uint64_t offset, size_t size, char* buffer) override {
+    return base_->ReadAt(offset, size, buffer);
+  }
+  absl::Status WriteAt(uint64_t offset, absl::string_view data) override {
+    if (!Counts()) return base_->WriteAt(offset, data);
+    const int64_t wall = NowNanos();
+    const int64_t cpu = ThreadNanos();
+    absl::Status status = base_->WriteAt(offset, data);
+    times_.write_cpu += ThreadNanos() - cpu;
+    times_.write_wall += NowNanos() - wall;
+    return status;
+  }
+  absl::Status SyncData() override {
+    if (!Counts()) return base_->SyncData();
+    const int64_t wall = NowNanos();
+    const int64_t cpu = ThreadNanos();
+    absl::Status status = base_->SyncData();
+    times_.sync_cpu += ThreadNanos() - cpu;
+    times_.sync_wall += NowNanos() - wall;
+    return status;
+  }
+  absl::StatusOr<uint64_t> Size() override { return base_->Size(); }
+  absl::Status Truncate(uint64_t size) override { return base_->Truncate(size); }
+  absl::Status Lock() override { return base_->Lock(); }
+  void DropCache() override { base_->DropCache(); }
+
+ private:
+  bool Counts() const { return enabled_.load(std::memory_order_relaxed) && std::this_thread::get_id() == owner_; }
+
+  const std::unique_ptr<File> base_;
+  const std::thread::id owner_;
+  const std::atomic<bool>& enabled_;
+  CallTimes& times_;
+};
+
+}  // namespace
+
+int64_t NowNanos() { return Nanos(CLOCK_MONOTONIC); }
+int64_t ThreadNanos() { return Nanos(CLOCK_THREAD_CPUTIME_ID); }
+
+ThreadUsage Usage() {
+  rusage usage;
+  getrusage(RUSAGE_THREAD, &usage);
+  return {Micros(usage.ru_utime), Micros(usage.ru_stime)};
+}
+
+absl::Status DropPages(const std::string& path) {
+  const Descriptor file(path);
+  if (file.get() < 0) return FileError(errno, "open", path);
+  if (fdatasync(file.get()) != 0) return FileError(errno, "fdatasync", path);
+  const int error = posix_fadvise(file.get(), 0, 0, POSIX_FADV_DONTNEED);
+  return error == 0 ? absl::OkStatus() : FileError(error, "posix_fadvise", path);
+}
+
+absl::StatusOr<uint64_t> ResidentBytes(const std::string& path) {
+  const Descriptor file(path);
+  struct stat info;
+  if (file.get() < 0 || fstat(file.get(), &info) != 0) return FileError(errno, "open", path);
+  const size_t size = static_cast<size_t>(info.st_size);
+  if (size == 0) return uint64_t{0};
+  void* const map = mmap(nullptr, size, PROT_READ, MAP_SHARED, file.get(), 0);
+  if (map == MAP_FAILED) return FileError(errno, "mmap", path);
+  const size_t page = static_cast<size_t>(sysconf(_SC_PAGESIZE));
+  std::vector<unsigned char> pages((size + page - 1) / page);
+  const int failed = mincore(map, size, pages.data());
+  munmap(map, size);
+  if (failed != 0) return FileError(errno, "mincore", path);
+  uint64_t resident = 0;
+  for (const unsigned char state : pages) resident += (state & 1) * page;
+  return resident;
+}
+
+absl::StatusOr<uint64_t> DiskReadBytes() {
+  std::ifstream file("/proc/self/io");
+  std::string name;
+  uint64_t value = 0;
+  while (file >> name >> value) {
+    if (name == "read_bytes:") return value;
+  }
+  return absl::UnavailableError("/proc/self/io has no read_bytes");
+}
+
+absl::StatusOr<uint64_t> ResidentMemory() {
+  malloc_trim(0);
+  std::ifstream file("/proc/self/statm");
+  uint64_t total = 0;
+  uint64_t resident = 0;
+  if (!(file >> total >> resident)) return absl::UnavailableError("cannot read /proc/self/statm");
+  return resident * static_cast<uint64_t>(sysconf(_SC_PAGESIZE));
+}
+
+absl::StatusOr<std::unique_ptr<File>> TimedFileSystem::Open(const std::string& path, OpenMode mode) {
+  TOWLINE_ASSIGN_OR_RETURN(std::unique_ptr<File> file, base_.Open(path, mode));
+  return std::make_unique<TimedFile>(std::move(file), owner_, enabled_, &times_);
+}
+
+}  // namespace towline::bench
