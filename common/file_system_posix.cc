@@ -111,7 +111,8 @@ class MachineFileSystem : public FileSystem {
   }
 
   absl::StatusOr<std::vector<std::string>> List(const std::string& directory) override {
-    DIR* const dir = ::opendir(directory.c_str());
+    DIR* dir = ::opendir(directory.c_str());
+    while (dir == nullptr && errno == EINTR) dir = ::opendir(directory.c_str());
     if (dir == nullptr) return FileError(errno, "opendir", directory);
     std::vector<std::string> names;
     errno = 0;

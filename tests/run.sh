@@ -53,10 +53,10 @@ stage "packages"
 deploy/install_packages.sh
 
 if [[ "$form" == quick ]]; then
-  echo "Skipped in the quick form, to keep the edit loop short: tests labelled e2e, the release build, ThreadSanitizer," \
+  echo "Skipped in the quick form, to keep the edit loop short: tests labelled e2e or crash, the release build, ThreadSanitizer," \
     "AddressSanitizer, Clang. Run tests/run.sh before a change is done."
   build debug
-  run_tests debug --label-exclude e2e
+  run_tests debug --label-exclude 'e2e|crash'
   exit 0
 fi
 

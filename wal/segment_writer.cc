@@ -144,15 +144,14 @@ absl::StatusOr<SegmentWriter::Successor> SegmentWriter::MakeSuccessor(uint64_t f
   successor.header.generation = options_.generation;
   successor.header.before = end_;
   successor.header.salt = rng_.Next();
-  const absl::Status written = successor.file->WriteAt(0, EncodeSegmentHeader(successor.header));
-  if (!written.ok()) return Poison(written);
-  const absl::Status synced = successor.file->SyncData();
-  if (synced.ok()) return successor;
-  if (successor.spare || !absl::IsResourceExhausted(synced)) return Poison(synced);
-  // The zeros of a new file found no place.
+  absl::Status done = successor.file->WriteAt(0, EncodeSegmentHeader(successor.header));
+  if (done.ok()) done = successor.file->SyncData();
+  if (done.ok()) return successor;
+  if (successor.spare || !absl::IsResourceExhausted(done)) return Poison(done);
+  // The zeros of a new file, or the header over them where nothing is overwritten in place, found no room.
   successor.file.reset();
   fs_.Remove(successor.path).IgnoreError();
-  return DiskFull(synced);
+  return DiskFull(done);
 }
 
 absl::StatusOr<SegmentWriter::Successor> SegmentWriter::OpenBlank(uint64_t size) {
