@@ -203,8 +203,10 @@ void AddWalCommands(CLI::App& app, Selection& selection) {
 
   auto seek_options = std::make_shared<WalOptions>();
   CLI::App* seek = AddVerb(*wal, selection, "seek", "Find one record", seek_options, RunSeek);
-  AddNumber(*seek, "lsn", &seek_options->lsn, "The LSN", 1);
-  seek->add_option("--time", seek_options->time, "The first record with this commit time or a later one");
+  CLI::App* position = seek->add_option_group("position", "Which record; one of the two");
+  AddNumber(*position, "lsn", &seek_options->lsn, "The LSN", 1);
+  position->add_option("--time", seek_options->time, "The first record with this commit time or a later one");
+  position->require_option(1);
 }
 
 }  // namespace towline::ctl

@@ -99,9 +99,6 @@ int RunDump(Context& context, const WalOptions& options, const std::string& dire
 }
 
 int RunSeek(Context& context, const WalOptions& options, const std::string& directory) {
-  if ((options.lsn == 0) == options.time.empty()) {
-    return context.Fail(UsageError("give either an LSN or --time, and not both"));
-  }
   wal::DumpRange range;
   if (options.lsn > 0) {
     range.first = options.lsn;

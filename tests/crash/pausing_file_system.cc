@@ -27,6 +27,7 @@ class PausingFileSystem::PausingFile : public File {
     return base_->Truncate(size);
   }
   absl::Status Lock() override { return base_->Lock(); }
+  void DropCache() override { base_->DropCache(); }
 
  private:
   PausingFileSystem& fs_;
