@@ -16,6 +16,8 @@
 
 #include "absl/strings/str_cat.h"
 
+#include "common/bytes.h"
+
 namespace towline {
 namespace {
 
@@ -63,6 +65,18 @@ uint32_t Crc32cExtend(uint32_t crc, absl::string_view data) {
     data.remove_prefix(piece);
   }
   return ~state;
+}
+
+uint32_t Crc32cWithTail(absl::string_view data, uint64_t tail) {
+  char bytes[sizeof tail];
+  StoreLe(bytes, tail);
+  const absl::string_view encoded(bytes, sizeof bytes);
+#if defined(__x86_64__)
+  if (data.size() <= kShortCrc32cMax && kHasCrc32cInstruction) {
+    return ~ShortCrc32c(ShortCrc32c(~uint32_t{0}, data), encoded);
+  }
+#endif
+  return Crc32cExtend(Crc32c(data), encoded);
 }
 
 uint64_t Crc64JonesExtend(uint64_t crc, absl::string_view data) {

@@ -1,6 +1,5 @@
 #include "common/failpoint.h"
 
-#include <atomic>
 #include <cstdlib>
 #include <functional>
 #include <set>
@@ -19,7 +18,6 @@ constexpr int kNotInitialized = -1;
 class Failpoints {
  public:
   bool IsOn(absl::string_view name) TOWLINE_EXCLUDES(mutex_) {
-    if (count_.load(std::memory_order_relaxed) == 0) return false;
     MutexLock lock(&mutex_);
     Initialize();
     return on_.find(name) != on_.end();
@@ -40,7 +38,7 @@ class Failpoints {
 
  private:
   void Initialize() TOWLINE_REQUIRES(mutex_) {
-    if (count_.load(std::memory_order_relaxed) != kNotInitialized) return;
+    if (internal::failpoints_on.load(std::memory_order_relaxed) != kNotInitialized) return;
     const char* names = std::getenv("TOWLINE_FAILPOINTS");
     for (absl::string_view name : absl::StrSplit(names == nullptr ? "" : names, ',', absl::SkipWhitespace())) {
       on_.insert(std::string(absl::StripAsciiWhitespace(name)));
@@ -48,9 +46,10 @@ class Failpoints {
     Count();
   }
 
-  void Count() TOWLINE_REQUIRES(mutex_) { count_.store(static_cast<int>(on_.size()), std::memory_order_relaxed); }
+  void Count() TOWLINE_REQUIRES(mutex_) {
+    internal::failpoints_on.store(static_cast<int>(on_.size()), std::memory_order_relaxed);
+  }
 
-  std::atomic<int> count_{kNotInitialized};
   Mutex mutex_;
   std::multiset<std::string, std::less<>> on_ TOWLINE_GUARDED_BY(mutex_);
 };
@@ -62,7 +61,9 @@ Failpoints& Points() {
 
 }  // namespace
 
-bool Failpoint(absl::string_view name) { return Points().IsOn(name); }
+std::atomic<int> internal::failpoints_on{kNotInitialized};
+
+bool internal::IsFailpointOn(absl::string_view name) { return Points().IsOn(name); }
 
 FailpointScope::FailpointScope(std::string name) : name_(std::move(name)) { Points().Add(name_); }
 

@@ -6,14 +6,22 @@
 #ifndef TOWLINE_COMMON_FAILPOINT_H_
 #define TOWLINE_COMMON_FAILPOINT_H_
 
+#include <atomic>
 #include <string>
 
 #include "absl/strings/string_view.h"
 
 namespace towline {
 
+namespace internal {
+extern std::atomic<int> failpoints_on;  // how many are; below 0: the environment was not read yet
+bool IsFailpointOn(absl::string_view name);
+}  // namespace internal
+
 // Whether the point is on.
-bool Failpoint(absl::string_view name);
+inline bool Failpoint(absl::string_view name) {
+  return internal::failpoints_on.load(std::memory_order_relaxed) != 0 && internal::IsFailpointOn(name);
+}
 
 // Switches a point on for the scope.
 class FailpointScope {

@@ -17,17 +17,14 @@ constexpr size_t kPayloadLengthOffset = 20;
 // Without a copy of the covered bytes: that would read what was stored a moment ago in pieces of another size, for
 // which the processor has to wait.
 uint32_t HeaderCrc(const char* frame, uint64_t salt) {
-  if (Failpoint("wal_ignore_salt")) salt = 0;
-  char encoded_salt[sizeof salt];
-  StoreLe(encoded_salt, salt);
-  const absl::string_view salt_bytes(encoded_salt, sizeof encoded_salt);
   const absl::string_view covered(frame + kStampOffset, kFrameHeaderSize - kStampOffset);
+  if (Failpoint("wal_ignore_salt")) salt = 0;
   if (Failpoint("wal_crc_without_length")) {
     std::string without(covered);
     StoreLe(without.data() + kPayloadLengthOffset - kStampOffset, uint32_t{0});
-    return Crc32cExtend(Crc32c(without), salt_bytes);
+    return Crc32cWithTail(without, salt);
   }
-  return Crc32cExtend(Crc32c(covered), salt_bytes);
+  return Crc32cWithTail(covered, salt);
 }
 
 }  // namespace
