@@ -1,0 +1,118 @@
+// Recovery on any directory: it ends, it refuses or it repairs, and it never loses what was durable.
+//
+// Input: a script of spool_script.h with all edits.
+
+#include <map>
+#include <set>
+#include <string>
+
+#include "absl/strings/str_cat.h"
+
+#include "common/error.h"
+#include "tests/fuzz/fuzz_target.h"
+#include "tests/fuzz/spool_script.h"
+#include "tests/wal/spool_fixture.h"
+
+namespace towline::fuzz {
+namespace {
+
+using test::CrashProfile;
+using test::SimFileSystem;
+using wal::test::kDirectory;
+using wal::test::Node;
+using wal::test::SmallOptions;
+
+// What a spool holds, as far as it can be read.
+struct Contents {
+  absl::Status read;
+  std::vector<wal::test::ReadRecord> records;
+
+  friend bool operator==(const Contents&, const Contents&) = default;
+};
+
+// Every record that is read validates and continues the one in front of it (ReadAll checks that); none is skipped.
+Contents ReadEverything(wal::Spool& spool) {
+  Contents contents;
+  const wal::SpoolStats stats = spool.stats();
+  absl::StatusOr<std::vector<wal::test::ReadRecord>> records = wal::test::ReadAll(spool, stats.first_lsn, 20000);
+  if (!records.ok()) {
+    contents.read = records.status();
+    const std::string reason = GetErrorInfo(records.status()).reason;
+    FUZZ_EXPECT(reason == "wal_damaged", records.status().ToString());
+    return contents;
+  }
+  contents.records = *std::move(records);
+  FUZZ_EXPECT(
+      contents.records.size() == spool.end().lsn + 1 - stats.first_lsn,
+      absl::StrCat("LSN ", stats.first_lsn, " to ", spool.end().lsn, " gave ", contents.records.size(), " records"));
+  return contents;
+}
+
+void CheckRefusal(const absl::Status& status, const SimFileSystem& fs,
+                  const std::map<std::string, std::string>& before) {
+  const ErrorInfo info = GetErrorInfo(status);
+  FUZZ_EXPECT(info.reason == "wal_corrupt", status.ToString());
+  FUZZ_EXPECT(info.metadata.count("file") == 1 && info.metadata.count("row") == 1, status.ToString());
+  FUZZ_EXPECT(fs.AllContents() == before, "recovery refused and changed something");
+}
+
+// A spool that was recovered takes records and gives them back.
+void CheckAppend(Node& node, const Contents& contents) {
+  const Lsn end = node.spool->end().lsn;
+  if (end > UINT64_MAX - 8) return;  // no log gets there
+  const absl::Status appended = node.Append({10, 0});
+  FUZZ_EXPECT(appended.ok(), appended.ToString());
+  FUZZ_EXPECT(node.spool->end().lsn == end + 2, "");
+  const Contents after = ReadEverything(*node.spool);
+  FUZZ_EXPECT(after.read.ok() == contents.read.ok(), after.read.ToString());
+  FUZZ_EXPECT(!after.read.ok() || after.records.size() == contents.records.size() + 2, "");
+}
+
+// Opening again finds what the first time left, on the same disk or after a power loss.
+void CheckAgain(SimFileSystem& fs, const SpoolImage& image, const Node& first, const Contents& contents) {
+  const std::map<std::string, std::string> before = fs.AllContents();
+  Node node(fs, 5);
+  const absl::Status opened = node.Open(SmallOptions(), image.inputs);
+  FUZZ_EXPECT(opened.ok(), opened.ToString());
+  FUZZ_EXPECT(node.report.end == first.report.end, absl::StrCat(node.report.end.lsn));
+  FUZZ_EXPECT(node.report.row == "newest_clean" && node.report.quarantined_bytes == 0, node.report.row);
+  FUZZ_EXPECT(fs.AllContents() == before, "the second recovery changed something");
+  FUZZ_EXPECT(ReadEverything(*node.spool) == contents, "the second recovery gives other records");
+  CheckAppend(node, contents);
+}
+
+void Run(Input& input) {
+  const SpoolImage image = ReadScript(input, EditSet::kNames);
+  const std::unique_ptr<SimFileSystem> fs = image.ToDisk();
+  const std::map<std::string, std::string> before = fs->AllContents();
+  Node node(*fs, 4);
+  const absl::Status opened = node.Open(SmallOptions(), image.inputs);
+  if (!opened.ok()) return CheckRefusal(opened, *fs, before);
+
+  for (const wal::Watermark& watermark : image.inputs.watermarks) {
+    FUZZ_EXPECT(node.report.end.lsn >= watermark.lsn,
+                absl::StrCat("the log ends with ", node.report.end.lsn, ", ", watermark.source, " has seen ",
+                             watermark.lsn, " (", node.report.row, ")"));
+  }
+  FUZZ_EXPECT(node.spool->end() == node.report.end, "");
+  FUZZ_EXPECT(node.report.end.lsn >= node.report.watermark, "");
+  const Contents contents = ReadEverything(*node.spool);
+  node.Close();
+  const std::unique_ptr<SimFileSystem> crashed = fs->CloneAfterCrash(CrashProfile::kStrict, 1);
+  CheckAgain(*crashed, image, node, contents);
+  CheckAgain(*fs, image, node, contents);
+}
+
+}  // namespace
+
+void FixInput(absl::Span<char> input) { FixRawFiles(input, EditSet::kNames); }
+
+std::vector<Seed> Seeds() { return ScriptSeeds(EditSet::kNames); }
+
+}  // namespace towline::fuzz
+
+extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
+  towline::fuzz::Input input(data, size);
+  towline::fuzz::Run(input);
+  return 0;
+}
