@@ -67,6 +67,11 @@ absl::StatusOr<ShippedBatch> LogCursor::FromDisk(size_t max_bytes) {
     // What was read before the damage can still be used; the next call meets it again.
     if (!frame.ok() && !batch.empty()) break;
     if (!frame.ok()) return std::move(frame).status();
+    if (*frame == nullptr && batch.empty()) {
+      // The record is durable, so this is not the end: the footer says another one than the frames.
+      return PlaceError(absl::StatusCode::kDataLoss, "wal_damaged", "the segment ends early",
+                        place_->span.segment->path(), place_->offset, next_lsn());
+    }
     if (*frame == nullptr) break;
     const absl::string_view shipped = (*frame)->frame.shipped;
     if (!batch.empty() && batch.bytes.size() + shipped.size() > max_bytes) break;

@@ -2,8 +2,9 @@
 //
 // Input: a script of spool_script.h with all edits.
 
+#include <algorithm>
 #include <map>
-#include <set>
+#include <memory>
 #include <string>
 
 #include "absl/strings/str_cat.h"
@@ -46,6 +47,23 @@ Contents ReadEverything(wal::Spool& spool) {
       contents.records.size() == spool.end().lsn + 1 - stats.first_lsn,
       absl::StrCat("LSN ", stats.first_lsn, " to ", spool.end().lsn, " gave ", contents.records.size(), " records"));
   return contents;
+}
+
+// Positions in the middle are found, or the log says that it is damaged there.
+void CheckSeeks(wal::Spool& spool) {
+  const Lsn first = spool.stats().first_lsn;
+  const Lsn last = spool.end().lsn;
+  if (last < first + 1) return;
+  const auto check = [](const absl::Status& status) {
+    FUZZ_EXPECT(status.ok() || GetErrorInfo(status).reason == "wal_damaged", status.ToString());
+  };
+  for (const Lsn lsn : {first, first + (last - first) / 2, std::min(first + 5, last - 1), last - 1}) {
+    const absl::StatusOr<wal::LogEnd> end = spool.EndAt(lsn);
+    check(end.status());
+    FUZZ_EXPECT(!end.ok() || end->lsn == lsn, absl::StrCat(end->lsn));
+    check(spool.SeekTime(static_cast<int64_t>(lsn) * 1000 + 1).status());
+    FUZZ_EXPECT(lsn >= last || spool.BytesBehind(lsn) > 0, "");
+  }
 }
 
 void CheckRefusal(const absl::Status& status, const SimFileSystem& fs,
@@ -97,6 +115,7 @@ void Run(Input& input) {
   FUZZ_EXPECT(node.spool->end() == node.report.end, "");
   FUZZ_EXPECT(node.report.end.lsn >= node.report.watermark, "");
   const Contents contents = ReadEverything(*node.spool);
+  CheckSeeks(*node.spool);
   node.Close();
   const std::unique_ptr<SimFileSystem> crashed = fs->CloneAfterCrash(CrashProfile::kStrict, 1);
   CheckAgain(*crashed, image, node, contents);

@@ -261,11 +261,12 @@ void Replace(std::string* file, size_t offset, absl::string_view bytes) {
 void Fill(std::string* file, size_t offset, size_t size, uint8_t how, const std::string& stale) {
   if (offset >= file->size()) return;
   size = std::min(size, file->size() - offset);
-  std::string bytes(size, '\0');
-  for (size_t i = 0; i < size; ++i) {
-    if (how % 3 == 1 && offset + i < stale.size()) bytes[i] = stale[offset + i];
-    if (how % 3 == 2) bytes[i] = static_cast<char>(0x5a + i * 7);
+  std::string bytes;
+  if (how % 3 == 1 && offset < stale.size()) bytes = stale.substr(offset, size);
+  if (how % 3 == 2) {
+    for (size_t i = 0; i < size; ++i) bytes.push_back(static_cast<char>(0x5a + i * 7));
   }
+  bytes.resize(size, '\0');
   Replace(file, offset, bytes);
 }
 
@@ -461,6 +462,7 @@ SpoolImage ReadScript(Input& input, EditSet edits) {
 }
 
 void FixRawFiles(absl::Span<char> script, EditSet edits) {
+  if (edits == EditSet::kContents) return;  // has none
   Input input({script.data(), script.size()});
   Script parsed(input, edits);
   parsed.Run();
@@ -485,6 +487,24 @@ std::vector<Seed> ScriptSeeds(EditSet edits) {
       seeds.push_back({absl::StrCat(BaseLogs()[log].name, "_", edit), script});
     }
   }
+  // Footers that are not what was written, though their checksums hold: the segment ends one record or two early, or
+  // its last record is newer than it is.
+  const auto set_field = [&](std::string* script, uint8_t file, bool footer, size_t offset, uint64_t value) {
+    operand(script, kSetSectorField, 1);
+    operand(script, file, 1);
+    operand(script, offset / 4 * 2 + (footer ? 1 : 0), 2);
+    operand(script, 0xff, 1);
+    operand(script, value, 8);
+  };
+  for (const size_t records : {5, 6}) {
+    std::string script(1, '\0');
+    set_field(&script, 1, true, 64, 512 + records * 9056);
+    seeds.push_back({absl::StrCat("rolled_footer_ends_after_", records), script});
+  }
+  std::string newer(1, '\0');
+  set_field(&newer, 1, true, 56, 7001);
+  set_field(&newer, 3, false, 72, 7001);
+  seeds.push_back({"rolled_footer_time", newer});
   if (edits != EditSet::kNames) return seeds;
   // The golden segment, whole, as the only file: header, one frame, footer.
   const std::string golden = test::ReadGolden("tests/golden/segment_v1.hex");

@@ -15,6 +15,7 @@
 #include "tests/support/status_matchers.h"
 #include "tests/wal/spool_fixture.h"
 #include "wal/inspect.h"
+#include "wal/segment_format.h"
 
 namespace towline::wal::test {
 namespace {
@@ -228,6 +229,47 @@ TEST_F(FlipTest, TheUnusedRestOfASegmentDoesNotMatter) {
   EXPECT_FALSE(VerifyFindsIt());
   TOWLINE_ASSERT_OK_AND_ASSIGN(const std::vector<ReadRecord> read, ReadAll(*node_.spool, 1));
   EXPECT_EQ(read, records_);
+}
+
+// --- A footer that is whole and wrong ---
+
+TEST_F(FlipTest, AFooterThatEndsItsSegmentEarlyIsNotTheEndOfTheLog) {
+  const std::string path = segments_.front().path;
+  const std::string whole = fs_.Contents(path);
+  SegmentFooter footer;
+  ASSERT_THAT(DecodeSegmentFooter(absl::string_view(whole).substr(kSegment - kSector), &footer), IsOk());
+  const Lsn last = footer.end.lsn;
+  for (const Lsn missing : {1, 2}) {
+    SCOPED_TRACE(absl::StrCat(missing, " records"));
+    // Record n is 9000 + n - 1 bytes long.
+    footer.end_offset -= (kHeaders + 9000 + (last - missing) + 7) / 8 * 8;
+    fs_.SetContents(path, whole.substr(0, kSegment - kSector) + EncodeSegmentFooter(footer));
+    ASSERT_FALSE(Refuses());  // records of sealed segments are not read at the start
+    EXPECT_TRUE(VerifyFindsIt());
+    EXPECT_THAT(ReadAll(*node_.spool, 1), ReasonIs("wal_damaged"));
+    EXPECT_THAT(ReadAll(*node_.spool, last), ReasonIs("wal_damaged"));
+    EXPECT_THAT(node_.spool->EndAt(last - 1), AnyOf(ReasonIs("wal_damaged"), IsOk()));
+    node_.Close();
+  }
+}
+
+TEST_F(FlipTest, AFooterThatIsNewerThanItsRecordsIsDamage) {
+  const std::string path = segments_.front().path;
+  const std::string next_path = segments_[1].path;
+  std::string whole = fs_.Contents(path);
+  std::string next = fs_.Contents(next_path);
+  SegmentFooter footer;
+  SegmentHeader next_header;
+  ASSERT_THAT(DecodeSegmentFooter(absl::string_view(whole).substr(kSegment - kSector), &footer), IsOk());
+  ASSERT_THAT(DecodeSegmentHeader(absl::string_view(next).substr(0, kSector), &next_header), IsOk());
+  const int64_t time_us = footer.end.commit_time_us;
+  footer.end.commit_time_us += 1;
+  next_header.before = footer.end;
+  fs_.SetContents(path, whole.replace(kSegment - kSector, kSector, EncodeSegmentFooter(footer)));
+  fs_.SetContents(next_path, next.replace(0, kSector, EncodeSegmentHeader(next_header)));
+  ASSERT_THAT(fs_.Remove(IndexPath(1)), IsOk());
+  ASSERT_FALSE(Refuses());
+  EXPECT_THAT(node_.spool->SeekTime(time_us + 1), ReasonIs("wal_damaged"));
 }
 
 }  // namespace
