@@ -31,7 +31,7 @@ using wal::test::Node;
 constexpr size_t kPrefix = 5;  // of the input: flags, LSN, time, length of the first file
 constexpr uint8_t kSecondAbsent = 1;
 constexpr uint8_t kOtherInterval = 2;
-constexpr uint8_t kAskAll = 4;
+constexpr uint8_t kAskMany = 4;
 
 wal::SpoolOptions Options() {
   wal::SpoolOptions options = wal::test::SmallOptions();
@@ -64,7 +64,7 @@ const Log& TheLog() {
     Node node(*made->disk);
     TOWLINE_CHECK(node.Open(Options(), wal::test::Inputs()).ok());
     // Several entries of the index per segment; times that repeat, as the clock of a busy node does.
-    constexpr size_t kSizes[] = {100, 3000, 4100, 1, 6000, 900, 2500, 0, 5000, 40};
+    constexpr size_t kSizes[] = {100, 3000, 9000, 1, 8000, 900, 6500, 0, 5000, 4000};
     for (size_t i = 0; node.spool->stats().segments < 3 || i % 4 != 0; ++i) {
       wal::GroupBuilder builder(node.spool->end());
       const size_t size = kSizes[i % std::size(kSizes)];
@@ -151,7 +151,7 @@ void CheckBytesBehind(const Spool& spool, Lsn lsn, bool exact) {
   uint64_t least = log.bytes() - log.segment_ends[next.segment];
   if (exact) {
     // An entry is at most one interval and one frame in front of a record.
-    most = std::min(most, behind + Options().index_interval_bytes + (6 << 10));
+    most = std::min(most, behind + Options().index_interval_bytes + (10 << 10));
     least = behind;
   }
   FUZZ_EXPECT(bytes >= least && bytes <= most,
@@ -173,11 +173,13 @@ class Questions {
   }
   void AskTime(int64_t time_us) { CheckSeekTime(*node_.spool, time_us); }
   void AskBytes(Lsn lsn) { CheckBytesBehind(*node_.spool, lsn, exact_); }
-  void AskAll() {
-    for (Lsn lsn = 0; lsn <= TheLog().end_lsn(); ++lsn) Ask(lsn);
-    for (const Log::Record& record : TheLog().records) {
-      AskTime(record.after.commit_time_us);
-      AskTime(record.after.commit_time_us + 1);
+  // Every third record, beginning with one of the first three; all would be slow.
+  void AskMany(Lsn start) {
+    for (Lsn lsn = start % 3; lsn <= TheLog().end_lsn(); lsn += 3) {
+      Ask(lsn);
+      if (lsn == 0) continue;
+      AskTime(TheLog().records[lsn - 1].after.commit_time_us);
+      AskTime(TheLog().records[lsn - 1].after.commit_time_us + 1);
     }
     AskTime(std::numeric_limits<int64_t>::min());
     AskTime(std::numeric_limits<int64_t>::max());
@@ -225,7 +227,7 @@ void Run(Input& input, size_t size) {
   Questions(*disk, options, exact).Ask(lsn);
   Questions(*disk, options, exact).AskTime(time_us);
   Questions(*disk, options, exact).AskBytes(lsn);
-  if ((flags & kAskAll) != 0) Questions(*disk, options, exact).AskAll();
+  if ((flags & kAskMany) != 0) Questions(*disk, options, exact).AskMany(lsn);
 }
 
 // What makes an index one of this segment: the header up to its checksums.
@@ -265,18 +267,18 @@ std::vector<Seed> Seeds() {
     return index;
   };
   // Entry 3 with another LSN, time, offset and chain.
-  std::vector<Seed> seeds = {{"as_written", seed(kAskAll, 9, 10, first, second)},
+  std::vector<Seed> seeds = {{"as_written", seed(kAskMany, 9, 10, first, second)},
                              {"swapped", seed(0, 9, 10, second, first)},
                              {"absent", seed(kSecondAbsent, 30, 30, "", "")},
-                             {"golden", seed(kAskAll, 9, 10, test::ReadGolden("tests/golden/index_v1.hex"), second)},
+                             {"golden", seed(kAskMany, 9, 10, test::ReadGolden("tests/golden/index_v1.hex"), second)},
                              {"cut", seed(0, 9, 10, first.substr(0, 100), second.substr(0, 48))},
-                             {"first_entry_only", seed(kOtherInterval | kAskAll, 15, 10, fixed(first.substr(0, 80), 0),
+                             {"first_entry_only", seed(kOtherInterval | kAskMany, 15, 10, fixed(first.substr(0, 80), 0),
                                                        fixed(second.substr(0, 80), 1))}};
   for (size_t field = 0; field < 4; ++field) {
     std::string wrong = first;
     char& byte = wrong[48 + 3 * 32 + field * 8];
     byte = static_cast<char>(byte + (field == 2 ? 8 : 1));
-    seeds.push_back({absl::StrCat("wrong_field_", field), seed(kAskAll, 12, 10, fixed(wrong, 0), second)});
+    seeds.push_back({absl::StrCat("wrong_field_", field), seed(kAskMany, 12, 10, fixed(wrong, 0), second)});
   }
   return seeds;
 }
