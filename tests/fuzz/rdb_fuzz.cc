@@ -3,8 +3,8 @@
 //
 // Input: flags, the number of the first pieces' bytes, then the stream.
 
+#include <algorithm>
 #include <string>
-#include <utility>
 #include <vector>
 
 #include "absl/strings/str_cat.h"
@@ -21,8 +21,10 @@ namespace {
 
 constexpr size_t kPrefix = 3;
 constexpr uint8_t kRequireChecksum = 1;
-constexpr uint64_t kKeyMax = 1024;
-constexpr uint64_t kValueMax = 64 << 10;
+// Low, so that short inputs are beyond them.
+constexpr uint64_t kKeyMax = 32;
+constexpr uint64_t kValueMax = 200;
+constexpr size_t kAuxNameMax = 64 << 10;  // of the reader
 constexpr size_t kOverhead = 4096;
 
 // What a reader made of a stream, in words.
@@ -89,7 +91,7 @@ void Run(Input& input) {
   const bool require_checksum = (flags & kRequireChecksum) != 0;
   const Outcome whole = ReadStream(stream, std::max<size_t>(stream.size(), 1), require_checksum);
   // What was fed, doubled when it is kept for the next piece, and the largest string that is decompressed.
-  const size_t most = 2 * stream.size() + 2 * kValueMax + kOverhead;
+  const size_t most = 2 * stream.size() + 2 * kAuxNameMax + kOverhead;
   FUZZ_EXPECT(whole.largest <= most, absl::StrCat("an allocation of ", whole.largest));
   for (const size_t bytes : {piece, size_t{1}}) {
     const Outcome pieces = ReadStream(stream, bytes, require_checksum);
@@ -124,7 +126,10 @@ std::vector<Seed> Seeds() {
       std::string("REDIS0011\x00\x01z", 12) + std::string("\xc3\x04\x0a\x00x\xe0\x00", 7) + std::string("\x00", 1);
   const std::string lengths =
       std::string("VALKEY080\x00\x40\x01k\x80\0\0\0\x01v", 19) + std::string("\x00\x01m\x81\0\0\0\0\0\0\0\x01w", 13);
+  const std::string long_strings =
+      std::string("REDIS0009\x00\x20", 11) + std::string(32, 'k') + std::string("\x40\xc8", 2) + std::string(200, 'v');
   return {{"golden", seed(kRequireChecksum, golden)},
+          {"longest_strings", seed(0, fixed(long_strings))},
           {"entries", seed(0, fixed(entries))},
           {"lzf", seed(0, fixed(lzf))},
           {"lengths", seed(0, fixed(lengths))},
