@@ -1,6 +1,7 @@
 // Runs inputs of a fuzz target from files, for builds without libFuzzer, and writes the seeds.
 //
-//   REPLAY PATH...              runs each file, and each file of each directory; an error if there is none
+//   REPLAY PATH...              runs the target's seeds, then each file, and each file of each directory; an error if
+//                               there is no file
 //   REPLAY --write-seeds DIR    writes the target's seeds into DIR
 
 #include <algorithm>
@@ -33,7 +34,12 @@ int WriteSeeds(const filesystem::path& directory) {
   return 0;
 }
 
-// Files of the arguments, sorted. False if one cannot be read.
+void RunInput(const char* name, const std::string& bytes) {
+  std::fprintf(stderr, "%s\n", name);  // before it runs: the last one is the one that crashed
+  LLVMFuzzerTestOneInput(reinterpret_cast<const uint8_t*>(bytes.data()), bytes.size());
+}
+
+// Files of the arguments, sorted. False if there is none.
 bool ListInputs(const std::vector<std::string>& arguments, std::vector<filesystem::path>* files) {
   for (const std::string& argument : arguments) {
     std::error_code error;
@@ -59,6 +65,8 @@ int main(int argc, char** argv) {
     std::fprintf(stderr, "no inputs; give files or directories of them\n");
     return 2;
   }
+  const std::vector<towline::fuzz::Seed> seeds = towline::fuzz::Seeds();
+  for (const towline::fuzz::Seed& seed : seeds) RunInput(seed.name.c_str(), seed.bytes);
   for (const filesystem::path& path : files) {
     std::ifstream file(path, std::ios::binary);
     const std::string bytes((std::istreambuf_iterator<char>(file)), std::istreambuf_iterator<char>());
@@ -66,9 +74,8 @@ int main(int argc, char** argv) {
       std::fprintf(stderr, "cannot read %s\n", path.c_str());
       return 2;
     }
-    std::fprintf(stderr, "%s\n", path.c_str());  // before it runs: the last one is the one that crashed
-    LLVMFuzzerTestOneInput(reinterpret_cast<const uint8_t*>(bytes.data()), bytes.size());
+    RunInput(path.c_str(), bytes);
   }
-  std::printf("%zu inputs\n", files.size());
+  std::printf("%zu seeds and %zu files\n", seeds.size(), files.size());
   return 0;
 }
