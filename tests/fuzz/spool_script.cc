@@ -154,10 +154,10 @@ enum Edit : uint8_t {
   kAllEdits,
 };
 
-// One byte near the log's end, or any value up to 2^63: no log gets there.
+// One byte near the log's end, or any value up to 2^48: no log gets further.
 Lsn TakeLsn(Input& input, const BaseLog& base) {
   const uint8_t near = input.U8();
-  if (near == 0xff) return input.U64() / 2;
+  if (near == 0xff) return input.U64() >> 16;
   const Lsn lsn = base.end_lsn + 8;
   return lsn - std::min<Lsn>(near, lsn);
 }
@@ -513,11 +513,11 @@ std::vector<Seed> ScriptSeeds(EditSet edits) {
   operand(&script, 0, 1);
   operand(&script, kFirstRetained, 1);
   operand(&script, 0xff, 1);
-  operand(&script, 2 * 42, 8);
+  operand(&script, uint64_t{42} << 16, 8);
   operand(&script, kAddRaw, 1);
   operand(&script, 0, 1);
   operand(&script, 0xff, 1);
-  operand(&script, 2 * 42, 8);
+  operand(&script, uint64_t{42} << 16, 8);
   operand(&script, 2, 1);
   operand(&script, golden.size(), 2);
   seeds.push_back({"golden", script + golden});
