@@ -29,9 +29,10 @@ using ::towline::test::ReadGolden;
 
 constexpr uint64_t kSalt = 0xdeadbeefcafef00dull;  // of the golden frame and segment
 
-std::string Flipped(std::string bytes, size_t offset) {
-  bytes[offset] = static_cast<char>(bytes[offset] ^ 1);
-  return bytes;
+std::string Flipped(const std::string& bytes, size_t offset) {
+  std::string flipped = bytes;
+  flipped.at(offset) = static_cast<char>(flipped.at(offset) ^ 1);
+  return flipped;
 }
 
 TEST(FixChecksumsTest, AFixedFrameIsValidAgain) {

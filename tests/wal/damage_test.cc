@@ -10,11 +10,14 @@
 
 #include "absl/strings/str_cat.h"
 
+#include "common/bytes.h"
+#include "common/checksum.h"
 #include "gmock/gmock.h"
 #include "gtest/gtest.h"
 #include "tests/support/status_matchers.h"
 #include "tests/wal/spool_fixture.h"
 #include "wal/inspect.h"
+#include "wal/local_frame.h"
 #include "wal/segment_format.h"
 
 namespace towline::wal::test {
@@ -251,6 +254,31 @@ TEST_F(FlipTest, AFooterThatEndsItsSegmentEarlyIsNotTheEndOfTheLog) {
     EXPECT_THAT(node_.spool->EndAt(last - 1), AnyOf(ReasonIs("wal_damaged"), IsOk()));
     node_.Close();
   }
+}
+
+TEST_F(FlipTest, ALastRecordThatIsNotTheOneThatTheFooterNamesIsDamage) {
+  const std::string path = segments_.front().path;
+  std::string file = fs_.Contents(path);
+  SegmentHeader header;
+  SegmentFooter footer;
+  ASSERT_THAT(DecodeSegmentHeader(absl::string_view(file).substr(0, kSector), &header), IsOk());
+  ASSERT_THAT(DecodeSegmentFooter(absl::string_view(file).substr(kSegment - kSector), &footer), IsOk());
+  // Another payload, with checksums that hold: only the chain in the footer can tell.
+  const Lsn last = footer.end.lsn;
+  const size_t size = 9000 + last - 1;
+  char* const frame = file.data() + footer.end_offset - (kHeaders + size + 7) / 8 * 8;
+  frame[kHeaders] = static_cast<char>(frame[kHeaders] ^ 1);
+  StoreLe<uint32_t>(frame + 28, Crc32c(absl::string_view(frame + kHeaders, size)));
+  FillLocalPart(LoadLe<uint64_t>(frame + 8), header.salt, frame);
+  fs_.SetContents(path, file);
+
+  ASSERT_FALSE(Refuses());
+  EXPECT_TRUE(VerifyFindsIt());
+  EXPECT_THAT(ReadAll(*node_.spool, last), ReasonIs("wal_damaged"));
+  TOWLINE_ASSERT_OK_AND_ASSIGN(const std::unique_ptr<Cursor> cursor, node_.spool->NewCursor(1));
+  TOWLINE_ASSERT_OK_AND_ASSIGN(const ShippedBatch batch, cursor->Next(1 << 20));
+  EXPECT_EQ(batch.after.lsn, last - 1);
+  EXPECT_THAT(cursor->Next(1 << 20), ReasonIs("wal_damaged"));
 }
 
 TEST_F(FlipTest, AFooterThatIsNewerThanItsRecordsIsDamage) {
