@@ -39,6 +39,14 @@ if(TOWLINE_SANITIZE)
   target_compile_definitions(towline_sanitizers INTERFACE TOWLINE_SANITIZED=1)
 endif()
 
+if(TOWLINE_FUZZ)
+  if(NOT CMAKE_CXX_COMPILER_ID MATCHES "Clang")
+    message(FATAL_ERROR "TOWLINE_FUZZ needs Clang")
+  endif()
+  # Coverage feedback from the code under test; only the fuzzers themselves link libFuzzer.
+  target_compile_options(towline_sanitizers INTERFACE -fsanitize=fuzzer-no-link)
+endif()
+
 # Generated code: our standard and sanitizers, not our warnings.
 add_library(towline_generated_code INTERFACE)
 target_link_libraries(towline_generated_code INTERFACE towline_options towline_sanitizers)

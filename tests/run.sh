@@ -4,8 +4,8 @@
 #   tests/run.sh          what CI runs: the core under ThreadSanitizer, then built by Clang with lock analysis under
 #                         AddressSanitizer and UndefinedBehaviorSanitizer, then all tests of the release build
 #   tests/run.sh --quick  unit tests of the debug build
-#   tests/run.sh --full   also everything under AddressSanitizer, every header alone, and the long forms of tests
-#                         (TOWLINE_LONG=1)
+#   tests/run.sh --full   also everything under AddressSanitizer, every header alone, a minute of fuzzing per target,
+#                         and the long forms of tests (TOWLINE_LONG=1)
 #
 # Missing packages are installed first (root) or named (anybody else). Exits with an error at the first failed stage.
 # The last lines are ctest's summary of the last stage.
@@ -64,7 +64,7 @@ if [[ "$form" == full ]]; then
   export TOWLINE_LONG=1
 else
   echo "Skipped in the default form, because they take long: AddressSanitizer over server and clients, headers that" \
-    "compile alone, and the long forms of tests. tests/run.sh --full runs them."
+    "compile alone, fuzzing, and the long forms of tests. tests/run.sh --full runs them."
 fi
 
 # GCC 12's ThreadSanitizer cannot place its shadow memory when the kernel randomizes more than 28 bits of addresses.
@@ -84,6 +84,8 @@ if [[ "$form" == full ]]; then
   build clang
   stage "headers compile alone"
   cmake --build --preset clang --parallel "$jobs" --target all_verify_interface_header_sets
+  stage "fuzz"
+  tests/fuzz/run.sh 60
 fi
 
 build release

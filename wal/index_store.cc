@@ -46,6 +46,11 @@ BuiltIndex BuildIndex(const SegmentSpan& span, uint64_t interval) {
     AddToIndex((*frame)->frame.header, offset, interval, &built.entries);
   }
   built.end = reader.position();
+  if (built.damage.ok() && built.end != span.end) {
+    built.damage =
+        PlaceError(absl::StatusCode::kDataLoss, "wal_damaged", "the frames end elsewhere than the footer says",
+                   span.segment->path(), reader.offset(), built.end.lsn + 1);
+  }
   return built;
 }
 

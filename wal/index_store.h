@@ -27,7 +27,7 @@ using SharedIndex = std::shared_ptr<const IndexEntries>;
 struct BuiltIndex {
   IndexEntries entries;
   LogEnd end;           // behind the last frame that could be read
-  absl::Status damage;  // OK = the segment was read to its end
+  absl::Status damage;  // OK = the segment was read to its end, which is the one that its footer names
 };
 
 // Reads a whole segment.

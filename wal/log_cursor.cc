@@ -64,6 +64,11 @@ absl::StatusOr<ShippedBatch> LogCursor::FromDisk(size_t max_bytes) {
   FrameReader reader(*file_, place_->span, place_->offset, at_, max_bytes, &buffer_);
   while (batch.empty() || reader.buffered()) {
     absl::StatusOr<const LocalFrame*> frame = reader.Next();
+    const SegmentSpan& span = place_->span;
+    if (frame.ok() && reader.offset() >= span.end_offset && reader.position() != span.end) {
+      frame = PlaceError(absl::StatusCode::kDataLoss, "wal_damaged", "the frames end differently than the footer says",
+                         span.segment->path(), place_->offset, batch.after.lsn + 1);
+    }
     // What was read before the damage can still be used; the next call meets it again.
     if (!frame.ok() && !batch.empty()) break;
     if (!frame.ok()) return std::move(frame).status();

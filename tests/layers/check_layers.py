@@ -41,7 +41,8 @@ LAYERS = {
     "ctl": Layer({"client", "common", "wal", "slots", "store", "store/rocksdb"}, messages=True, grpc=True),
 }
 # Tests that must not need a socket: those of the core, and what they share.
-TESTS_WITHOUT_GRPC = {"common", "wal", "slots", "store", "primary", "replica", "sim", "crash", "golden", "support"}
+TESTS_WITHOUT_GRPC = {"common", "wal", "slots", "store", "primary", "replica", "sim", "crash", "fuzz", "golden",
+                      "support"}
 
 # --- What only some places may use. ---
 

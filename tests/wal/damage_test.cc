@@ -10,11 +10,15 @@
 
 #include "absl/strings/str_cat.h"
 
+#include "common/bytes.h"
+#include "common/checksum.h"
 #include "gmock/gmock.h"
 #include "gtest/gtest.h"
 #include "tests/support/status_matchers.h"
 #include "tests/wal/spool_fixture.h"
 #include "wal/inspect.h"
+#include "wal/local_frame.h"
+#include "wal/segment_format.h"
 
 namespace towline::wal::test {
 namespace {
@@ -228,6 +232,72 @@ TEST_F(FlipTest, TheUnusedRestOfASegmentDoesNotMatter) {
   EXPECT_FALSE(VerifyFindsIt());
   TOWLINE_ASSERT_OK_AND_ASSIGN(const std::vector<ReadRecord> read, ReadAll(*node_.spool, 1));
   EXPECT_EQ(read, records_);
+}
+
+// --- A footer that is whole and wrong ---
+
+TEST_F(FlipTest, AFooterThatEndsItsSegmentEarlyIsNotTheEndOfTheLog) {
+  const std::string path = segments_.front().path;
+  const std::string whole = fs_.Contents(path);
+  SegmentFooter footer;
+  ASSERT_THAT(DecodeSegmentFooter(absl::string_view(whole).substr(kSegment - kSector), &footer), IsOk());
+  const Lsn last = footer.end.lsn;
+  for (const Lsn missing : {1, 2}) {
+    SCOPED_TRACE(absl::StrCat(missing, " records"));
+    // Record n is 9000 + n - 1 bytes long.
+    footer.end_offset -= (kHeaders + 9000 + (last - missing) + 7) / 8 * 8;
+    fs_.SetContents(path, whole.substr(0, kSegment - kSector) + EncodeSegmentFooter(footer));
+    ASSERT_FALSE(Refuses());  // records of sealed segments are not read at the start
+    EXPECT_TRUE(VerifyFindsIt());
+    EXPECT_THAT(ReadAll(*node_.spool, 1), ReasonIs("wal_damaged"));
+    EXPECT_THAT(ReadAll(*node_.spool, last), ReasonIs("wal_damaged"));
+    EXPECT_THAT(node_.spool->EndAt(last - 1), AnyOf(ReasonIs("wal_damaged"), IsOk()));
+    node_.Close();
+  }
+}
+
+TEST_F(FlipTest, ALastRecordThatIsNotTheOneThatTheFooterNamesIsDamage) {
+  const std::string path = segments_.front().path;
+  std::string file = fs_.Contents(path);
+  SegmentHeader header;
+  SegmentFooter footer;
+  ASSERT_THAT(DecodeSegmentHeader(absl::string_view(file).substr(0, kSector), &header), IsOk());
+  ASSERT_THAT(DecodeSegmentFooter(absl::string_view(file).substr(kSegment - kSector), &footer), IsOk());
+  // Another payload, with checksums that hold: only the chain in the footer can tell.
+  const Lsn last = footer.end.lsn;
+  const size_t size = 9000 + last - 1;
+  char* const frame = file.data() + footer.end_offset - (kHeaders + size + 7) / 8 * 8;
+  frame[kHeaders] = static_cast<char>(frame[kHeaders] ^ 1);
+  StoreLe<uint32_t>(frame + 28, Crc32c(absl::string_view(frame + kHeaders, size)));
+  FillLocalPart(LoadLe<uint64_t>(frame + 8), header.salt, frame);
+  fs_.SetContents(path, file);
+
+  ASSERT_FALSE(Refuses());
+  EXPECT_TRUE(VerifyFindsIt());
+  EXPECT_THAT(ReadAll(*node_.spool, last), ReasonIs("wal_damaged"));
+  TOWLINE_ASSERT_OK_AND_ASSIGN(const std::unique_ptr<Cursor> cursor, node_.spool->NewCursor(1));
+  TOWLINE_ASSERT_OK_AND_ASSIGN(const ShippedBatch batch, cursor->Next(1 << 20));
+  EXPECT_EQ(batch.after.lsn, last - 1);
+  EXPECT_THAT(cursor->Next(1 << 20), ReasonIs("wal_damaged"));
+}
+
+TEST_F(FlipTest, AFooterThatIsNewerThanItsRecordsIsDamage) {
+  const std::string path = segments_.front().path;
+  const std::string next_path = segments_[1].path;
+  std::string whole = fs_.Contents(path);
+  std::string next = fs_.Contents(next_path);
+  SegmentFooter footer;
+  SegmentHeader next_header;
+  ASSERT_THAT(DecodeSegmentFooter(absl::string_view(whole).substr(kSegment - kSector), &footer), IsOk());
+  ASSERT_THAT(DecodeSegmentHeader(absl::string_view(next).substr(0, kSector), &next_header), IsOk());
+  const int64_t time_us = footer.end.commit_time_us;
+  footer.end.commit_time_us += 1;
+  next_header.before = footer.end;
+  fs_.SetContents(path, whole.replace(kSegment - kSector, kSector, EncodeSegmentFooter(footer)));
+  fs_.SetContents(next_path, next.replace(0, kSector, EncodeSegmentHeader(next_header)));
+  ASSERT_THAT(fs_.Remove(IndexPath(1)), IsOk());
+  ASSERT_FALSE(Refuses());
+  EXPECT_THAT(node_.spool->SeekTime(time_us + 1), ReasonIs("wal_damaged"));
 }
 
 }  // namespace
