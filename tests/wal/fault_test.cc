@@ -6,7 +6,6 @@
 // moment
 //          are in crash_test.cc, those of the slots in tests/slots/slot_crash_test.cc.
 
-#include <functional>
 #include <ostream>
 #include <string>
 #include <vector>

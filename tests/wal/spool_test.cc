@@ -8,8 +8,6 @@
 #include <string>
 #include <vector>
 
-#include "absl/strings/match.h"
-
 #include "common/checksum.h"
 #include "common/error.h"
 #include "gmock/gmock.h"
@@ -21,7 +19,6 @@ namespace towline::wal::test {
 namespace {
 
 using ::testing::ElementsAre;
-using ::testing::IsEmpty;
 using ::towline::test::IsOk;
 using ::towline::test::IsOkAndHolds;
 using ::towline::test::ReasonIs;
@@ -34,24 +31,6 @@ SpoolOptions WithSpares(int spares) {
   SpoolOptions options = SmallOptions();
   options.spare_segments = spares;
   return options;
-}
-
-// Prune without keep_bytes; the saved LSN goes to *saved if it is not nullptr.
-absl::StatusOr<Lsn> Prune(Spool& spool, Lsn first_needed, Lsn* saved = nullptr, uint64_t keep_bytes = 0) {
-  return spool.Prune(first_needed, keep_bytes, [saved](Lsn lsn) {
-    if (saved != nullptr) *saved = lsn;
-    return absl::OkStatus();
-  });
-}
-
-std::vector<std::string> Names(SimFileSystem& fs, const std::string& part) {
-  const absl::StatusOr<std::vector<std::string>> all = fs.List(kDirectory);
-  EXPECT_THAT(all, IsOk());
-  std::vector<std::string> names;
-  for (const std::string& name : *all) {
-    if (absl::StrContains(name, part)) names.push_back(name);
-  }
-  return names;
 }
 
 class SpoolTest : public ::testing::Test {
@@ -276,183 +255,6 @@ TEST_F(SpoolTest, BytesBehindIsExactToOneIndexInterval) {
     }
     EXPECT_EQ(spool().BytesBehind(31), 0u);
   }
-}
-
-// --- Retention ---
-
-TEST_F(SpoolTest, PruneRemovesWholeSegmentsBelowWhatIsNeeded) {
-  Open();
-  AppendTo(30);  // 1-7, 8-14, 15-21, 22-28, 29-30
-  Lsn saved = 0;
-  EXPECT_THAT(Prune(spool(), 7, &saved), IsOkAndHolds(1u));
-  EXPECT_EQ(saved, 0u);
-  EXPECT_THAT(Prune(spool(), 8, &saved), IsOkAndHolds(8u));
-  EXPECT_EQ(saved, 8u);
-  EXPECT_FALSE(fs_.HasFile(SegmentPath(1)));
-  EXPECT_THAT(spool().NewCursor(7), ReasonIs("wal_removed"));
-  EXPECT_THAT(spool().NewCursor(8), IsOk());
-  EXPECT_THAT(spool().EndAt(7), IsOk());  // known from the header of the segment behind it
-  EXPECT_THAT(spool().EndAt(6), ReasonIs("wal_removed"));
-  EXPECT_EQ(spool().stats().first_lsn, 8u);
-  // The newest segment always stays.
-  EXPECT_THAT(Prune(spool(), 1000, &saved), IsOkAndHolds(29u));
-  EXPECT_EQ(saved, 29u);
-  EXPECT_EQ(spool().stats().segments, 1u);
-  RecoveryInputs inputs = Inputs(30);
-  inputs.first_retained = saved;
-  ASSERT_THAT(node_.Open(SmallOptions(), inputs), IsOk());
-  EXPECT_THAT(ReadAll(spool(), 29), IsOk());
-}
-
-TEST_F(SpoolTest, PruneKeepsBytesBehindTheHead) {
-  Open();
-  AppendTo(30);
-  EXPECT_THAT(Prune(spool(), 1000, nullptr, 30 * kFrame), IsOkAndHolds(1u));
-  EXPECT_THAT(Prune(spool(), 1000, nullptr, 23 * kFrame + 1), IsOkAndHolds(1u));
-  EXPECT_THAT(Prune(spool(), 1000, nullptr, 23 * kFrame), IsOkAndHolds(8u));
-  EXPECT_THAT(Prune(spool(), 1000, nullptr, 9 * kFrame), IsOkAndHolds(22u));
-}
-
-TEST_F(SpoolTest, NothingIsRemovedUnlessTheNewFirstLsnIsSaved) {
-  Open();
-  AppendTo(30);
-  const auto refuse = [this](Lsn) {
-    EXPECT_TRUE(fs_.HasFile(SegmentPath(1)));
-    return absl::UnavailableError("slots cannot be saved");
-  };
-  EXPECT_THAT(spool().Prune(1000, 0, refuse), StatusIs(absl::StatusCode::kUnavailable));
-  EXPECT_EQ(spool().stats().segments, 5u);
-  EXPECT_THAT(ReadAll(spool(), 1), IsOk());
-}
-
-TEST_F(SpoolTest, APinKeepsItsRecordsWhileItLives) {
-  Open();
-  AppendTo(30);
-  std::unique_ptr<Pin> low = spool().NewPin(3);
-  std::unique_ptr<Pin> high = spool().NewPin(20);
-  EXPECT_THAT(Prune(spool(), 1000), IsOkAndHolds(1u));
-  low->MoveTo(8);
-  EXPECT_THAT(Prune(spool(), 1000), IsOkAndHolds(8u));
-  low.reset();
-  EXPECT_THAT(Prune(spool(), 1000), IsOkAndHolds(15u));
-  high.reset();
-  EXPECT_THAT(Prune(spool(), 1000), IsOkAndHolds(29u));
-}
-
-TEST_F(SpoolTest, APinThatComesDuringAPruneStillHolds) {
-  Open();
-  AppendTo(30);
-  std::unique_ptr<Pin> pin;
-  const absl::StatusOr<Lsn> first = spool().Prune(1000, 0, [&](Lsn) {
-    pin = spool().NewPin(10);
-    return absl::OkStatus();
-  });
-  EXPECT_THAT(first, IsOkAndHolds(8u));
-  EXPECT_THAT(spool().NewCursor(10), IsOk());
-}
-
-TEST_F(SpoolTest, ACursorReadsItsSegmentToTheEndThoughItWasRemoved) {
-  Open(WithSpares(2));
-  AppendTo(30);
-  // The tail is in memory; the first segments have to be read from disk.
-  ASSERT_THAT(node_.Open(WithSpares(2), Inputs()), IsOk());
-  TOWLINE_ASSERT_OK_AND_ASSIGN(const std::unique_ptr<Cursor> cursor, spool().NewCursor(2));
-  TOWLINE_ASSERT_OK_AND_ASSIGN(ShippedBatch batch, cursor->Next(1));
-  EXPECT_EQ(batch.after.lsn, 2u);
-  EXPECT_THAT(Prune(spool(), 1000), IsOkAndHolds(29u));
-  EXPECT_FALSE(fs_.HasFile(SegmentPath(1)));
-  // Two segments became spares, and are written to; the one that the cursor reads did not.
-  AppendTo(60);
-  for (Lsn lsn = 3; lsn <= 7; ++lsn) {
-    TOWLINE_ASSERT_OK_AND_ASSIGN(batch, cursor->Next(1));
-    ASSERT_EQ(batch.after.lsn, lsn);
-    TOWLINE_ASSERT_OK_AND_ASSIGN(const ShippedFrame frame, DecodeShipped(batch.bytes));
-    EXPECT_EQ(frame.payload, PayloadOf(lsn, kPayload));
-  }
-  const absl::StatusOr<ShippedBatch> removed = cursor->Next(1);
-  EXPECT_THAT(removed, StatusIs(absl::StatusCode::kOutOfRange));
-  EXPECT_THAT(removed, ReasonIs("wal_removed"));
-  EXPECT_EQ(cursor->next_lsn(), 8u);
-}
-
-// --- Spares ---
-
-TEST_F(SpoolTest, ACursorThatHasReadNothingYetTellsThatItsRecordIsGone) {
-  Open(WithSpares(2));
-  AppendTo(30);
-  ASSERT_THAT(node_.Open(WithSpares(2), Inputs()), IsOk());
-  TOWLINE_ASSERT_OK_AND_ASSIGN(const std::unique_ptr<Cursor> cursor, spool().NewCursor(2));
-  EXPECT_THAT(Prune(spool(), 1000), IsOkAndHolds(29u));
-  AppendTo(60);  // into the segments that became spares
-  EXPECT_THAT(cursor->Next(1), ReasonIs("wal_removed"));
-  EXPECT_EQ(cursor->next_lsn(), 2u);
-}
-
-TEST_F(SpoolTest, SparesAreMadeAheadAndUsed) {
-  Open(WithSpares(2));
-  EXPECT_THAT(Names(fs_, "spare"), IsEmpty());
-  node_.executor.AdvanceTime(1000000);
-  EXPECT_EQ(Names(fs_, "spare").size(), 2u);
-  EXPECT_THAT(Names(fs_, "tmp"), IsEmpty());
-  fs_.ClearLog();
-  AppendTo(8);
-  // The roll made no file.
-  for (const std::string& call : fs_.log()) EXPECT_FALSE(absl::StartsWith(call, "create"));
-  EXPECT_EQ(Names(fs_, "spare").size(), 1u);
-  node_.executor.AdvanceTime(1000000);
-  EXPECT_EQ(Names(fs_, "spare").size(), 2u);
-  // A reopen finds them again.
-  Open(WithSpares(2));
-  node_.executor.AdvanceTime(1000000);
-  EXPECT_EQ(Names(fs_, "spare").size(), 2u);
-}
-
-TEST_F(SpoolTest, PrunedSegmentsAreRecycledUpToTheWantedNumber) {
-  Open(WithSpares(2));
-  AppendTo(30);
-  EXPECT_THAT(Names(fs_, "spare"), IsEmpty());  // the loop did not run yet
-  EXPECT_THAT(Prune(spool(), 1000), IsOkAndHolds(29u));
-  EXPECT_EQ(Names(fs_, "spare").size(), 2u);
-  EXPECT_EQ(Names(fs_, ".seg").size(), 3u);
-  // They still hold frames of their former life.
-  EXPECT_TRUE(absl::StrContains(fs_.Contents("wal/" + Names(fs_, "spare")[0]), PayloadOf(1, kPayload)));
-  AppendTo(50);
-  EXPECT_THAT(ReadAll(spool(), 29), IsOk());
-  for (int i = 0; i < 2; ++i) {
-    RecoveryInputs inputs = Inputs(50);
-    inputs.first_retained = 29;
-    ASSERT_THAT(node_.Open(WithSpares(2), inputs), IsOk());
-    EXPECT_EQ(node_.report.row, "newest_clean");
-    EXPECT_EQ(spool().end().lsn, 50u);
-    TOWLINE_ASSERT_OK_AND_ASSIGN(const std::vector<ReadRecord> records, ReadAll(spool(), 29));
-    for (const ReadRecord& record : records) EXPECT_EQ(record.payload, PayloadOf(record.lsn, kPayload));
-  }
-}
-
-TEST_F(SpoolTest, ASegmentWithASecondNameIsUnlinkedNotRecycled) {
-  Open(WithSpares(2));
-  AppendTo(15);
-  ASSERT_THAT(fs_.CreateDirectory("gen2"), IsOk());
-  ASSERT_THAT(fs_.Link(SegmentPath(1), "gen2/kept.seg"), IsOk());
-  const std::string before = fs_.Contents("gen2/kept.seg");
-  EXPECT_THAT(Prune(spool(), 1000), IsOkAndHolds(15u));
-  EXPECT_EQ(Names(fs_, "spare").size(), 1u);  // the other one
-  AppendTo(60);
-  EXPECT_EQ(fs_.Contents("gen2/kept.seg"), before);
-}
-
-TEST_F(SpoolTest, AnotherSegmentSizeIsTakenUpWithTheNextSegment) {
-  Open(WithSpares(1));
-  AppendTo(10);
-  node_.executor.AdvanceTime(1000000);
-  SpoolOptions larger = WithSpares(1);
-  larger.segment_bytes = 128 << 10;
-  Open(larger);
-  EXPECT_THAT(Names(fs_, "spare"), IsEmpty());
-  AppendTo(40);
-  EXPECT_EQ(fs_.Contents(SegmentPath(15)).size(), 128u << 10);
-  EXPECT_THAT(Prune(spool(), 1000), IsOk());
-  for (const std::string& name : Names(fs_, "spare")) EXPECT_EQ(fs_.Contents("wal/" + name).size(), 128u << 10);
 }
 
 // --- Listeners and figures ---
