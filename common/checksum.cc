@@ -67,16 +67,10 @@ uint32_t Crc32cExtend(uint32_t crc, absl::string_view data) {
   return ~state;
 }
 
-uint32_t Crc32cWithTail(absl::string_view data, uint64_t tail) {
-  char bytes[sizeof tail];
-  StoreLe(bytes, tail);
-  const absl::string_view encoded(bytes, sizeof bytes);
-#if defined(__x86_64__)
-  if (data.size() <= kShortCrc32cMax && kHasCrc32cInstruction) {
-    return ~ShortCrc32c(ShortCrc32c(~uint32_t{0}, data), encoded);
-  }
-#endif
-  return Crc32cExtend(Crc32c(data), encoded);
+uint32_t Crc32cExtendU64(uint32_t crc, uint64_t more) {
+  char bytes[sizeof more];
+  StoreLe(bytes, more);
+  return Crc32cExtend(crc, absl::string_view(bytes, sizeof bytes));
 }
 
 uint64_t Crc64JonesExtend(uint64_t crc, absl::string_view data) {

@@ -14,8 +14,8 @@ namespace towline {
 // Crc32cExtend(Crc32c(a), b) == Crc32c(a + b); the CRC of nothing is 0.
 uint32_t Crc32c(absl::string_view data);
 uint32_t Crc32cExtend(uint32_t crc, absl::string_view data);
-// The CRC of `data` with the 8 bytes of `tail`, little-endian, behind it.
-uint32_t Crc32cWithTail(absl::string_view data, uint64_t tail);
+// The same for the 8 bytes of `more`, little-endian.
+uint32_t Crc32cExtendU64(uint32_t crc, uint64_t more);
 
 // CRC-64/Jones as Redis computes it (reflected, start 0, no inversion). "123456789" -> 0xE9C6D914C4B8D9CA.
 // Crc64JonesExtend(Crc64JonesExtend(0, a), b) == Crc64JonesExtend(0, a + b).

@@ -171,7 +171,9 @@ void GroupBuilder::AppendRef(size_t offset, const ShippedHeader& header) {
   std::string& bytes = group_->bytes;
   const size_t shipped_size = bytes.size() - offset - kLocalPartSize;
   TOWLINE_CHECK(bytes.size() <= UINT32_MAX - kFrameAlignment);
-  group_->frames.push_back({static_cast<uint32_t>(offset), static_cast<uint32_t>(shipped_size)});
+  // The stamp is the end of the log when the group is written, and that is where the group begins.
+  const uint32_t begun = BeginLocalPart(group_->before.lsn, bytes.data() + offset);
+  group_->frames.push_back({static_cast<uint32_t>(offset), static_cast<uint32_t>(shipped_size), begun});
   group_->after = {header.lsn, header.term,
                    Xxh3(absl::string_view(bytes).substr(offset + kLocalPartSize, shipped_size)), header.commit_time_us};
   Pad(&bytes);

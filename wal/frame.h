@@ -91,11 +91,12 @@ struct LogEnd {
 };
 
 // Consecutive frames as they stand in a segment; one buffer serves the write, the apply and all tailing streams.
-// Immutable once appended (Spool::Append fills the local parts just before the write).
+// Immutable once appended (Spool::Append finishes the local parts just before the write).
 struct FrameGroup {
   struct Ref {
     uint32_t offset = 0;  // of the frame (its local part) in `bytes`
     uint32_t shipped_size = 0;
+    uint32_t local_part_begun = 0;  // for FinishLocalPart
   };
   std::string bytes;
   std::vector<Ref> frames;

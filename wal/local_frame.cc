@@ -14,32 +14,41 @@ constexpr size_t kHeaderCrcOffset = 4;
 constexpr size_t kStampOffset = 8;
 constexpr size_t kPayloadLengthOffset = 20;
 
-// Without a copy of the covered bytes: that would read what was stored a moment ago in pieces of another size, for
-// which the processor has to wait.
-uint32_t HeaderCrc(const char* frame, uint64_t salt) {
+// Over stamp and shipped header; without a copy of them: that would read what was stored a moment ago in pieces of
+// another size, for which the processor has to wait.
+uint32_t CrcWithoutSalt(const char* frame) {
   const absl::string_view covered(frame + kStampOffset, kFrameHeaderSize - kStampOffset);
-  if (Failpoint("wal_ignore_salt")) salt = 0;
-  if (Failpoint("wal_crc_without_length")) {
-    std::string without(covered);
-    StoreLe(without.data() + kPayloadLengthOffset - kStampOffset, uint32_t{0});
-    return Crc32cWithTail(without, salt);
-  }
-  return Crc32cWithTail(covered, salt);
+  if (!Failpoint("wal_crc_without_length")) return Crc32c(covered);
+  std::string without(covered);
+  StoreLe(without.data() + kPayloadLengthOffset - kStampOffset, uint32_t{0});
+  return Crc32c(without);
+}
+
+uint32_t HeaderCrc(uint32_t crc_without_salt, uint64_t salt) {
+  return Crc32cExtendU64(crc_without_salt, Failpoint("wal_ignore_salt") ? 0 : salt);
 }
 
 }  // namespace
 
-void FillLocalPart(uint64_t stamp, uint64_t salt, char* frame) {
+uint32_t BeginLocalPart(uint64_t stamp, char* frame) {
   StoreLe(frame + kMagicOffset, kFrameMagic);
   StoreLe(frame + kStampOffset, stamp);
-  StoreLe(frame + kHeaderCrcOffset, HeaderCrc(frame, salt));
+  return CrcWithoutSalt(frame);
+}
+
+void FinishLocalPart(uint32_t begun, uint64_t salt, char* frame) {
+  StoreLe(frame + kHeaderCrcOffset, HeaderCrc(begun, salt));
+}
+
+void FillLocalPart(uint64_t stamp, uint64_t salt, char* frame) {
+  FinishLocalPart(BeginLocalPart(stamp, frame), salt, frame);
 }
 
 FrameCheck CheckFrame(absl::string_view bytes, uint64_t salt, LocalFrame* out) {
   if (bytes.size() < kFrameHeaderSize) return FrameCheck::kNoFrame;
   const char* at = bytes.data();
   if (LoadLe<uint32_t>(at + kMagicOffset) != kFrameMagic) return FrameCheck::kNoFrame;
-  if (LoadLe<uint32_t>(at + kHeaderCrcOffset) != HeaderCrc(at, salt)) return FrameCheck::kNoFrame;
+  if (LoadLe<uint32_t>(at + kHeaderCrcOffset) != HeaderCrc(CrcWithoutSalt(at), salt)) return FrameCheck::kNoFrame;
   if (!DecodeShippedHeader(at + kLocalPartSize, &out->frame.header).ok()) return FrameCheck::kNoFrame;
   out->stamp = LoadLe<uint64_t>(at + kStampOffset);
   const size_t payload_size = out->frame.header.payload_size;

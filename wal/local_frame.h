@@ -21,6 +21,11 @@ void EncodeShippedHeader(const ShippedHeader& header, char* at);
 // Fills the 16 bytes in front of an encoded shipped header. `frame` points to the local part.
 void FillLocalPart(uint64_t stamp, uint64_t salt, char* frame);
 
+// The same in two steps, for a writer that knows the stamp early, while the frame is in the processor's cache, and the
+// salt late. The second step needs what the first one returns, and does not read the frame.
+uint32_t BeginLocalPart(uint64_t stamp, char* frame);
+void FinishLocalPart(uint32_t begun, uint64_t salt, char* frame);
+
 // What stands at a place where a frame may start.
 enum class FrameCheck {
   kValid,

@@ -106,7 +106,9 @@ bool SegmentWriter::Fits(uint64_t frame_bytes) const {
 
 absl::Status SegmentWriter::WriteFrames(FrameGroup* group) {
   std::string& bytes = group->bytes;
-  for (const FrameGroup::Ref& ref : group->frames) FillLocalPart(end_.lsn, header_.salt, bytes.data() + ref.offset);
+  for (const FrameGroup::Ref& ref : group->frames) {
+    FinishLocalPart(ref.local_part_begun, header_.salt, bytes.data() + ref.offset);
+  }
   const size_t frame_bytes = bytes.size();
   const uint64_t page_end = RoundUp(offset_ + frame_bytes, kPageBytes);
   bytes.resize(static_cast<size_t>(std::min(page_end, FramesEnd(header_.file_size)) - offset_), '\0');

@@ -3,6 +3,8 @@
 #include <string>
 #include <vector>
 
+#include "absl/strings/str_cat.h"
+
 #include "gtest/gtest.h"
 #include "tests/support/seeded_rng.h"
 
@@ -54,6 +56,8 @@ TEST(ChecksumTest, EveryLengthAlignmentAndSplitAgreesWithTheDefinition) {
       ASSERT_EQ(Crc32c(part), Crc32cByBits(part)) << offset << " " << size;
       ASSERT_EQ(Crc64JonesExtend(0, part), Crc64ByBits(part)) << offset << " " << size;
       ASSERT_EQ(Crc32cExtend(Crc32c(part.substr(0, split)), part.substr(split)), Crc32c(part));
+      ASSERT_EQ(Crc32cExtendU64(Crc32c(part), 0x0102030405060708),
+                Crc32c(absl::StrCat(part, "\x08\x07\x06\x05\x04\x03\x02\x01")));
       ASSERT_EQ(Crc64JonesExtend(Crc64JonesExtend(0, part.substr(0, split)), part.substr(split)),
                 Crc64JonesExtend(0, part));
     }
