@@ -55,6 +55,11 @@ enum class OpenMode {
 struct SpaceInfo {
   uint64_t total_bytes = 0;
   uint64_t available_bytes = 0;
+
+  // 0 to 1; what is reserved for root counts as used.
+  double used_ratio() const {
+    return total_bytes == 0 ? 0 : 1 - static_cast<double>(available_bytes) / static_cast<double>(total_bytes);
+  }
 };
 
 // Threads: all methods from any thread.

@@ -78,6 +78,8 @@ struct SourceOptions {
   int64_t slots_persist_micros = 1'000'000;
   uint64_t wal_keep_bytes = 1ull << 30;
   int max_snapshot_sessions = 4;
+  std::function<double()> disk_used_ratio;  // share of the disk in use, 0 to 1; empty = not known
+  double disk_warn_ratio = 0;               // from here on a warning is logged; 0 = off
 };
 
 // A replica or consumer, for status and metrics.

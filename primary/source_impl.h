@@ -42,6 +42,8 @@ class ReplicationSourceImpl final : public ReplicationSource {
   absl::Status Prune(LogAndState& live) TOWLINE_REQUIRES(core_.resume_mutex);
   void MeasureRate(const LogAndState& live, const wal::SpoolStats& stats, int64_t now) TOWLINE_EXCLUDES(mutex_);
 
+  void MeasureDisk();
+
   SlotStatus StatusOf(const slots::Slot& slot, LogAndState* live, double bytes_per_second) const;
 
   SourceCore core_;
@@ -50,6 +52,8 @@ class ReplicationSourceImpl final : public ReplicationSource {
   bool was_primary_ = false;
   int64_t next_heartbeat_micros_ = 0;
   int64_t next_retention_micros_ = 0;
+  double disk_used_ratio_ = 0;
+  bool disk_warned_ = false;
 
   mutable Mutex mutex_;
   double bytes_per_second_ TOWLINE_GUARDED_BY(mutex_) = 0;  // smoothed rate at which the log grows

@@ -4,6 +4,8 @@
 #include <limits>
 #include <utility>
 
+#include "absl/strings/str_format.h"
+
 #include "common/error.h"
 #include "common/failpoint.h"
 #include "primary/source_impl.h"
@@ -55,6 +57,7 @@ void ReplicationSourceImpl::ForwardHeartbeat(const HeartbeatInfo& heartbeat) {
 
 absl::Status ReplicationSourceImpl::Retain(LogAndState& live, int64_t now) {
   MeasureRate(live, live.spool().stats(), now);
+  MeasureDisk();
   MutexLock lock(&core_.resume_mutex);
   core_.ForEachSession([](ServedSession& session) { session.OnRetention(); });
   TOWLINE_RETURN_IF_ERROR(ApplyLimits(live));
@@ -62,11 +65,26 @@ absl::Status ReplicationSourceImpl::Retain(LogAndState& live, int64_t now) {
   return Prune(live);
 }
 
+void ReplicationSourceImpl::MeasureDisk() {
+  if (!core_.options.disk_used_ratio) return;
+  disk_used_ratio_ = core_.options.disk_used_ratio();
+  const bool warn = core_.options.disk_warn_ratio > 0 && disk_used_ratio_ >= core_.options.disk_warn_ratio;
+  if (warn != disk_warned_) {
+    core_.logger.Log(warn ? LogLevel::kWarning : LogLevel::kInfo, warn ? "disk_nearly_full" : "disk_has_room",
+                     {{"disk_used_ratio", absl::StrFormat("%.3f", disk_used_ratio_)},
+                      {"disk_warn_ratio", absl::StrFormat("%.3f", core_.options.disk_warn_ratio)},
+                      {"disk_guard_ratio", absl::StrFormat("%.3f", core_.slots.limits().disk_guard_ratio)}});
+  }
+  disk_warned_ = warn;
+}
+
 absl::Status ReplicationSourceImpl::ApplyLimits(LogAndState& live) {
   slots::LogView log;
   log.first_lsn = live.spool().stats().first_lsn;
   log.durable_lsn = live.spool().end().lsn;
   log.bytes_behind = [&live](Lsn lsn) { return live.spool().BytesBehind(lsn); };
+  log.kept_bytes = core_.options.wal_keep_bytes;
+  log.disk_used_ratio = disk_used_ratio_;
   TOWLINE_ASSIGN_OR_RETURN(const std::vector<slots::Slot> invalidated, core_.slots.EnforceLimits(log, live.number()));
   for (const slots::Slot& slot : invalidated) {
     core_.CountInvalidation(slot.invalidation->cause);
@@ -78,6 +96,8 @@ absl::Status ReplicationSourceImpl::ApplyLimits(LogAndState& live) {
 // A slot that was invalidated under a session goes on without holding the log. Once its owner has made up a quarter of
 // the limit, and nothing that it needs is gone, it holds the log again.
 absl::Status ReplicationSourceImpl::HoldAgain(LogAndState& live) {
+  const double guard = core_.slots.limits().disk_guard_ratio;
+  if (guard > 0 && disk_used_ratio_ >= guard) return absl::OkStatus();
   const uint64_t most = core_.slots.limits().max_retained_bytes / 4 * 3;
   for (const slots::Slot& slot : core_.slots.List()) {
     if (slot.state != slots::SlotState::kInvalidated || slot.data_generation != live.number()) continue;

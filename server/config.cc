@@ -74,6 +74,18 @@ Setter Flag(bool NodeConfig::*field) {
   };
 }
 
+Setter Ratio(double NodeConfig::*field) {
+  return [field](NodeConfig& config, const std::string& value) {
+    double number = 0;
+    // Written so that NaN is refused as well.
+    if (!absl::SimpleAtod(value, &number) || !(number >= 0 && number <= 1)) {
+      return Bad("expected a number from 0 to 1, such as 0.85");
+    }
+    config.*field = number;
+    return absl::OkStatus();
+  };
+}
+
 Setter Count(int64_t NodeConfig::*field, int64_t min, int64_t max) {
   return [field, min, max](NodeConfig& config, const std::string& value) {
     int64_t number = 0;
@@ -124,6 +136,10 @@ const std::vector<Key>& Keys() {
        Micros(&C::store_flush_interval_micros, 100'000)},
       {"store.cache_bytes", "block cache of the store (256MiB)", Bytes(&C::store_cache_bytes, 1 << 20)},
       {"expiry.interval", "expired keys are looked for every (1s)", Micros(&C::expiry_interval_micros, 10'000)},
+      {"disk.warn_ratio", "share of the disk in use from which on a warning is logged (0.80; 0 = off)",
+       Ratio(&C::disk_warn_ratio)},
+      {"disk.guard_ratio", "share of the disk in use from which on slots are invalidated, one by one (0.90; 0 = off)",
+       Ratio(&C::disk_guard_ratio)},
       {"log.level", "debug, info, warning or error (info)",
        OneOf(&C::log_level, {"debug", "info", "warning", "error"})},
       {"log.format", "text or json (text)", OneOf(&C::log_format, {"text", "json"})},

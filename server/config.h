@@ -46,6 +46,8 @@ struct NodeConfig {
   int64_t store_flush_interval_micros = 60'000'000;
   uint64_t store_cache_bytes = 256ull << 20;
   int64_t expiry_interval_micros = 1'000'000;
+  double disk_warn_ratio = 0.80;   // of the data directory's disk; 0 = off
+  double disk_guard_ratio = 0.90;  // 0 = off
   std::string log_level = "info";   // debug, info, warning, error
   std::string log_format = "text";  // text, json
 };

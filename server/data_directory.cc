@@ -151,6 +151,7 @@ absl::StatusOr<DataDirectory> OpenDataDirectory(const NodeConfig& config, const 
   limits.max_retained_bytes = config.slots_max_retained_bytes;
   limits.consumer_idle_micros = config.slots_consumer_idle_micros;
   limits.replica_idle_micros = config.slots_replica_idle_micros;
+  limits.disk_guard_ratio = config.disk_guard_ratio;
   TOWLINE_ASSIGN_OR_RETURN(directory.slots, slots::SlotTable::Open(env.fs, config.data_dir, env.clock, env.rng,
                                                                    env.logger, limits));
   if (directory.slots->unknown()) {

@@ -83,6 +83,16 @@ void AddNode(Node& node, const v1::GetStatusResponse& status, Families* out) {
   out->Gauge("insecure", "1 if the node listens beyond loopback without TLS.", node.config().insecure ? 1 : 0);
 }
 
+void AddDisk(Node& node, Families* out) {
+  const absl::StatusOr<SpaceInfo> space = node.Space();
+  if (!space.ok()) return;
+  out->Gauge("disk_total_bytes", "Size of the file system that holds the data directory.",
+             static_cast<double>(space->total_bytes));
+  out->Gauge("disk_available_bytes", "What of it can be written.", static_cast<double>(space->available_bytes));
+  out->Gauge("disk_used_ratio", "Share of it that is in use, by whomever.", space->used_ratio());
+  out->Gauge("disk_guard_ratio", "Share from which on slots are invalidated; 0 = off.", node.config().disk_guard_ratio);
+}
+
 void AddScrub(const wal::SpoolStats& stats, Families* out) {
   uint64_t records = 0;
   for (const wal::DamagedRange& range : stats.damaged) {
@@ -194,6 +204,8 @@ const char* StateName(v1::SlotState state) {
 }
 
 void AddSlots(Node& node, const v1::GetStatusResponse& status, Families* out) {
+  const std::string headroom_help = "The same in seconds at the present write rate.";
+  out->Declare(prometheus::MetricType::Gauge, "slot_headroom_seconds", headroom_help);
   for (const v1::Slot& slot : status.slots()) {
     const Labels labels = {{"slot", slot.name()}};
     OneHot(out, "slot_state", "1 for the state of the slot.", "state",
@@ -205,8 +217,7 @@ void AddSlots(Node& node, const v1::GetStatusResponse& status, Families* out) {
     out->Gauge("slot_headroom_bytes", "Bytes until the slot is invalidated.",
                static_cast<double>(slot.headroom_bytes()), labels);
     if (slot.has_headroom_seconds()) {
-      out->Gauge("slot_headroom_seconds", "The same in seconds at the present write rate.", slot.headroom_seconds(),
-                 labels);
+      out->Gauge("slot_headroom_seconds", headroom_help, slot.headroom_seconds(), labels);
     }
   }
   out->Counter("slot_saves_total", "Writes of the slot table.", node.slots().saves_total());
@@ -251,6 +262,7 @@ std::string RenderMetrics(Node& node) {
   Families families;
   AddNode(node, status, &families);
   AddWal(node, status, &families);
+  AddDisk(node, &families);
   AddWrites(node, &families);
   AddReplicas(status, &families);
   AddSlots(node, status, &families);

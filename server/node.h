@@ -97,6 +97,8 @@ class Node final : public SourceHost, public ReplicaHost {
   uint64_t expired_total() const { return expirer_ ? expirer_->deleted_total() : 0; }
 
   const NodeConfig& config() const { return config_; }
+  // Of the file system that holds the data directory.
+  absl::StatusOr<SpaceInfo> Space() { return deps_.fs.Space(config_.data_dir); }
   Clock& clock() { return deps_.clock; }
   Logger& logger() { return deps_.logger; }
   Rng& rng() { return deps_.rng; }

@@ -4,6 +4,8 @@
 #include <limits>
 #include <utility>
 
+#include "absl/strings/str_format.h"
+
 #include "common/error.h"
 #include "common/failpoint.h"
 #include "slots/slot_format.h"
@@ -11,6 +13,35 @@
 #include "slots/slot_table.h"
 
 namespace towline::slots {
+
+namespace {
+
+// A slot that holds the log.
+struct Candidate {
+  Slot slot;
+  int64_t idle_micros = 0;
+  bool in_use = false;
+};
+
+// Who is given up first for want of space.
+bool GoesBefore(const Candidate& a, const Candidate& b) {
+  if (a.in_use != b.in_use) return b.in_use;
+  if (a.slot.kind != b.slot.kind) return a.slot.kind == SlotKind::kConsumer;
+  if (!a.in_use && a.idle_micros != b.idle_micros) return a.idle_micros > b.idle_micros;
+  return a.slot.confirmed_lsn < b.slot.confirmed_lsn;
+}
+
+// The slot whose loss gives most room soonest by the order of GoesBefore; nullptr if none would give any.
+const Candidate* FirstToGiveUp(const std::vector<Candidate>& candidates, const LogView& log) {
+  const Candidate* first = nullptr;
+  for (const Candidate& candidate : candidates) {
+    if (log.bytes_behind(candidate.slot.confirmed_lsn) <= log.kept_bytes) continue;
+    if (first == nullptr || GoesBefore(candidate, *first)) first = &candidate;
+  }
+  return first;
+}
+
+}  // namespace
 
 Lsn SlotTable::Floor(uint64_t data_generation) const {
   MutexLock lock(&mutex_);
@@ -26,11 +57,6 @@ Lsn SlotTable::Floor(uint64_t data_generation) const {
 
 absl::StatusOr<std::vector<Slot>> SlotTable::EnforceLimits(const LogView& log, uint64_t data_generation) {
   MutexLock save_lock(&save_mutex_);
-  struct Candidate {
-    Slot slot;
-    int64_t idle_micros;
-    bool in_use;
-  };
   std::vector<Candidate> candidates;  // the log is asked without mutex_
   {
     MutexLock lock(&mutex_);
@@ -45,6 +71,13 @@ absl::StatusOr<std::vector<Slot>> SlotTable::EnforceLimits(const LogView& log, u
     std::string cause = OverLimit(slot, idle_micros, in_use, log);
     if (cause.empty()) continue;
     over[slot.name] = {std::move(cause), log.durable_lsn, NowMs(), slot.confirmed_lsn + 1, log.first_lsn};
+  }
+  // What goes for its own limit gives room too: look again afterwards.
+  if (over.empty() && limits_.disk_guard_ratio > 0 && log.disk_used_ratio >= limits_.disk_guard_ratio) {
+    if (const Candidate* const first = FirstToGiveUp(candidates, log)) {
+      const Slot& slot = first->slot;
+      over[slot.name] = {"disk_pressure", log.durable_lsn, NowMs(), slot.confirmed_lsn + 1, log.first_lsn};
+    }
   }
   std::vector<Slot> invalidated;
   if (over.empty()) return invalidated;
@@ -65,7 +98,9 @@ absl::StatusOr<std::vector<Slot>> SlotTable::EnforceLimits(const LogView& log, u
                  {"first_lsn", log.first_lsn},
                  {"durable_lsn", log.durable_lsn},
                  {"bytes_behind", log.bytes_behind(slot.confirmed_lsn)},
-                 {"max_retained_bytes", limits_.max_retained_bytes}});
+                 {"max_retained_bytes", limits_.max_retained_bytes},
+                 {"disk_used_ratio", absl::StrFormat("%.3f", log.disk_used_ratio)},
+                 {"disk_guard_ratio", absl::StrFormat("%.3f", limits_.disk_guard_ratio)}});
   }
   return invalidated;
 }

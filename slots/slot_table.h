@@ -75,6 +75,7 @@ struct SlotLimits {
   uint64_t max_retained_bytes = 16ull << 30;
   int64_t consumer_idle_micros = 24ll * 3600 * 1'000'000;  // 0 = off
   int64_t replica_idle_micros = 0;                         // 0 = off
+  double disk_guard_ratio = 0;  // share of the disk in use from which on slots are given up, one by one; 0 = off
 };
 
 // Who holds a session. The same process may supersede its own older session.
@@ -103,6 +104,8 @@ struct LogView {
   Lsn first_lsn = 0;
   Lsn durable_lsn = 0;
   std::function<uint64_t(Lsn)> bytes_behind;  // bytes of log behind an LSN
+  uint64_t kept_bytes = 0;                    // log that stays behind the head whatever slots hold
+  double disk_used_ratio = 0;                 // share of the disk that is in use, by whomever
 };
 
 struct SlotImage;
@@ -161,7 +164,9 @@ class SlotTable {
   Lsn first_retained(uint64_t data_generation) const;
   absl::Status SaveFirstRetained(uint64_t data_generation, Lsn lsn);
 
-  // Invalidates slots that are over a limit, saved before return. Returns those it invalidated.
+  // Invalidates slots that are over a limit, saved before return. Returns those it invalidated. While the disk is in
+  // use beyond its guard, that is at most one slot a call, of those that hold more log than is kept anyway: without a
+  // session before with one, then consumers before replicas, then the longest without a session, then who holds most.
   absl::StatusOr<std::vector<Slot>> EnforceLimits(const LogView& log, uint64_t data_generation);
 
   // Saves progress if there is any. At most one write to the disk.

@@ -2,6 +2,7 @@
 """What operators and their tools read: status, metrics, health, reflection."""
 
 import json
+import re
 import subprocess
 import threading
 
@@ -137,6 +138,18 @@ class HttpTest(NodeTest):
             names = {line.split("{")[0].split(" ")[0] for line in metrics.splitlines() if not line.startswith("#")}
             self.assertGreater(len(names), 10)
             self.assertEqual([name for name in names if not name.startswith("towline_")], [])
+            if node is p1:
+                self.check_rules_know_metrics(metrics)
+
+    def check_rules_know_metrics(self, metrics):
+        """Every metric in an alert's expression is one that a primary has, so that no alert is silent for ever."""
+        declared = set(re.findall(r"^# TYPE (\S+)", metrics, re.MULTILINE))
+        rules = (harness.SOURCE / "deploy/prometheus/towline.rules.yml").read_text()
+        expressions = re.findall(r"expr: (.*?)\n +(?:for|labels):", rules, re.DOTALL)
+        self.assertEqual(len(expressions), rules.count("- alert:"))
+        for expression in expressions:
+            for name in re.findall(r"towline_[a-z_]+", expression):
+                self.assertIn(name, declared)
 
     def test_a_replica_without_upstream_is_alive_and_says_so(self):
         p1, r1 = self.cluster(replicas=1)

@@ -326,6 +326,48 @@ TEST_F(SlotTableTest, EachLimitInvalidatesOnceWithItsCauseAndNumbers) {
   EXPECT_EQ(table_->Floor(kGeneration), 11u);
 }
 
+// The order: without a session before with one, consumers before replicas, the longest without a session first, then
+// who holds most. What holds no more than is kept anyway is never given up.
+TEST_F(SlotTableTest, ANearlyFullDiskInvalidatesOneSlotAfterTheOther) {
+  limits_ = {
+      .max_retained_bytes = 1 << 20, .consumer_idle_micros = 0, .replica_idle_micros = 0, .disk_guard_ratio = 0.9};
+  Open();
+  const auto create = [this](const char* name, SlotKind kind, Lsn confirmed) {
+    ASSERT_THAT(table_->Create(name, kind, kGeneration, confirmed), IsOk());
+    clock_.Advance(kHour);
+  };
+  create("r-old", SlotKind::kReplica, 10);
+  create("c-old", SlotKind::kConsumer, 20);
+  create("c-new", SlotKind::kConsumer, 5);
+  create("c-small", SlotKind::kConsumer, 95);  // 500 bytes
+  create("r-used", SlotKind::kReplica, 10);
+  create("c-used", SlotKind::kConsumer, 30);
+  Begin("r-used");
+  Begin("c-used");
+  LogView log = Log(1, 100);
+  log.kept_bytes = 500;
+  log.disk_used_ratio = 0.899;
+  EXPECT_TRUE(table_->EnforceLimits(log, kGeneration)->empty());
+  log.disk_used_ratio = 0.9;
+  for (const char* expected : {"c-old", "c-new", "r-old", "c-used", "r-used"}) {
+    const absl::StatusOr<std::vector<Slot>> invalidated = table_->EnforceLimits(log, kGeneration);
+    ASSERT_THAT(invalidated, IsOk());
+    ASSERT_EQ(invalidated->size(), 1u) << expected;
+    EXPECT_EQ(invalidated->front().name, expected);
+    EXPECT_EQ(invalidated->front().invalidation->cause, "disk_pressure");
+  }
+  EXPECT_TRUE(table_->EnforceLimits(log, kGeneration)->empty());
+  EXPECT_EQ(table_->Floor(kGeneration), 96u);
+
+  // A slot over its own limit goes first, and alone: it may be room enough.
+  ASSERT_THAT(table_->Revive("c-old"), IsOk());
+  ASSERT_THAT(table_->Revive("r-old"), IsOk());
+  log.first_lsn = 15;
+  const absl::StatusOr<std::vector<Slot>> invalidated = table_->EnforceLimits(log, kGeneration);
+  ASSERT_EQ(invalidated->size(), 1u);
+  EXPECT_EQ(invalidated->front().invalidation->cause, "wal_removed");
+}
+
 TEST_F(SlotTableTest, IdleTimeStartsAgainWithTheProcessAndIgnoresTheWallClock) {
   ASSERT_THAT(table_->Create("c1", SlotKind::kConsumer, kGeneration, 95), IsOk());
   clock_.Advance(23 * kHour);
