@@ -77,8 +77,8 @@ Plan UpstreamBehind(const Facts& f) {
 Plan FullOrRefuse(const Facts& f, absl::string_view reason, std::string message) {
   if (!IsConsumer(f)) return Make(f, Decision::kFull, reason, std::move(message), "fetch a snapshot");
   return Refuse(f, reason, std::move(message),
-                absl::StrCat("start again from an LSN between ", f.log.first_lsn - 1, " and ", f.log.durable_lsn,
-                             ", or from a snapshot"));
+                absl::StrCat("start again from an LSN between ", std::max(f.log.first_lsn - 1, f.log.damaged_lsn),
+                             " and ", f.log.durable_lsn, ", or from a snapshot"));
 }
 
 Plan Partial(const Facts& f, absl::string_view reason, std::string message) {

@@ -32,9 +32,11 @@
 namespace towline::wal {
 
 struct SpoolOptions {
-  uint64_t segment_bytes = 64ull << 20;     // 64 KiB or more; a segment grows for a larger single record
-  int spare_segments = 2;                   // zero-filled ahead, or recycled
-  uint64_t tail_cache_bytes = 16ull << 20;  // newest groups kept in memory for tailing cursors
+  uint64_t segment_bytes = 64ull << 20;  // 64 KiB or more; a segment grows for a larger single record
+  int spare_segments = 2;                // zero-filled ahead, or recycled
+  // Newest groups kept in memory for tailing cursors; who is further behind reads the page cache. No more than fits the
+  // processor's cache: a larger one makes every group's memory cold.
+  uint64_t tail_cache_bytes = 1ull << 20;
   uint64_t index_interval_bytes = 64 << 10;
   uint64_t index_cache_bytes = 16ull << 20;               // indexes of sealed segments kept in memory
   uint64_t scrub_bytes_per_second = 0;                    // sealed segments are read again at this rate; 0 = never
