@@ -29,6 +29,8 @@ void RemoveFile(SimFileSystem& fs, const std::string& path) {
   ASSERT_THAT(fs.SyncDirectory(kDirectory), IsOk());
 }
 
+void OpenSpoolTest::Open(const SpoolOptions& options) { ASSERT_THAT(node_.Open(options, Inputs()), IsOk()); }
+
 std::string Noise(size_t size) {
   SeededRng rng(99);
   std::string noise;

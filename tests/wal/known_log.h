@@ -8,6 +8,7 @@
 
 #include "absl/strings/string_view.h"
 
+#include "gtest/gtest.h"
 #include "tests/wal/spool_fixture.h"
 
 namespace towline::wal::test {
@@ -46,6 +47,26 @@ struct Scenario {
   std::string file;
   uint64_t offset = 0;
   Lsn lsn = 0;
+};
+
+// An open spool on a simulated disk, for records of kPayload bytes.
+class OpenSpoolTest : public ::testing::Test {
+ protected:
+  OpenSpoolTest() : node_(fs_) {}
+
+  static SpoolOptions WithSpares(int spares) {
+    SpoolOptions options = SmallOptions();
+    options.spare_segments = spares;
+    return options;
+  }
+
+  void Open(const SpoolOptions& options = SmallOptions());
+  void AppendTo(Lsn last) { test::AppendTo(node_, last); }
+
+  Spool& spool() { return *node_.spool; }
+
+  SimFileSystem fs_;
+  Node node_;
 };
 
 }  // namespace towline::wal::test

@@ -11,7 +11,7 @@
 #include "gmock/gmock.h"
 #include "gtest/gtest.h"
 #include "tests/support/status_matchers.h"
-#include "tests/wal/spool_fixture.h"
+#include "tests/wal/known_log.h"
 
 namespace towline::wal::test {
 namespace {
@@ -22,14 +22,6 @@ using ::towline::test::IsOkAndHolds;
 using ::towline::test::ReasonIs;
 using ::towline::test::StatusIs;
 
-constexpr size_t kPayload = 9000;
-constexpr uint64_t kFrame = 9056;
-
-SpoolOptions WithSpares(int spares) {
-  SpoolOptions options = SmallOptions();
-  options.spare_segments = spares;
-  return options;
-}
 // Prune without keep_bytes; the saved LSN goes to *saved if it is not nullptr.
 absl::StatusOr<Lsn> Prune(Spool& spool, Lsn first_needed, Lsn* saved = nullptr, uint64_t keep_bytes = 0) {
   return spool.Prune(first_needed, keep_bytes, [saved](Lsn lsn) {
@@ -48,22 +40,7 @@ std::vector<std::string> Names(SimFileSystem& fs, const std::string& part) {
   return names;
 }
 
-class RetentionTest : public ::testing::Test {
- protected:
-  RetentionTest() : node_(fs_) {}
-
-  void Open(const SpoolOptions& options = SmallOptions()) { ASSERT_THAT(node_.Open(options, Inputs()), IsOk()); }
-
-  // Appends records of kPayload bytes up to `last`, one group each.
-  void AppendTo(Lsn last) {
-    while (node_.spool->end().lsn < last) ASSERT_THAT(node_.Append({kPayload}), IsOk());
-  }
-
-  Spool& spool() { return *node_.spool; }
-
-  SimFileSystem fs_;
-  Node node_;
-};
+class RetentionTest : public OpenSpoolTest {};
 
 // --- Retention ---
 

@@ -13,7 +13,7 @@
 #include "gmock/gmock.h"
 #include "gtest/gtest.h"
 #include "tests/support/status_matchers.h"
-#include "tests/wal/spool_fixture.h"
+#include "tests/wal/known_log.h"
 
 namespace towline::wal::test {
 namespace {
@@ -24,31 +24,7 @@ using ::towline::test::IsOkAndHolds;
 using ::towline::test::ReasonIs;
 using ::towline::test::StatusIs;
 
-constexpr size_t kPayload = 9000;
-constexpr uint64_t kFrame = 9056;  // seven of them fill a segment
-
-SpoolOptions WithSpares(int spares) {
-  SpoolOptions options = SmallOptions();
-  options.spare_segments = spares;
-  return options;
-}
-
-class SpoolTest : public ::testing::Test {
- protected:
-  SpoolTest() : node_(fs_) {}
-
-  void Open(const SpoolOptions& options = SmallOptions()) { ASSERT_THAT(node_.Open(options, Inputs()), IsOk()); }
-
-  // Appends records of kPayload bytes up to `last`, one group each.
-  void AppendTo(Lsn last) {
-    while (node_.spool->end().lsn < last) ASSERT_THAT(node_.Append({kPayload}), IsOk());
-  }
-
-  Spool& spool() { return *node_.spool; }
-
-  SimFileSystem fs_;
-  Node node_;
-};
+class SpoolTest : public OpenSpoolTest {};
 
 // --- Append and read ---
 
