@@ -174,8 +174,11 @@ void GroupBuilder::AppendRef(size_t offset, const ShippedHeader& header) {
   // The stamp is the end of the log when the group is written, and that is where the group begins.
   const uint32_t begun = BeginLocalPart(group_->before.lsn, bytes.data() + offset);
   group_->frames.push_back({static_cast<uint32_t>(offset), static_cast<uint32_t>(shipped_size), begun});
+  const uint64_t salt = group_->before.salt_hint;
+  if (salt != 0) FinishLocalPart(begun, salt, bytes.data() + offset);
   group_->after = {header.lsn, header.term,
-                   Xxh3(absl::string_view(bytes).substr(offset + kLocalPartSize, shipped_size)), header.commit_time_us};
+                   Xxh3(absl::string_view(bytes).substr(offset + kLocalPartSize, shipped_size)), header.commit_time_us,
+                   salt};
   Pad(&bytes);
 }
 

@@ -86,12 +86,18 @@ struct LogEnd {
   Term term = 0;
   uint64_t chain = 0;
   int64_t commit_time_us = 0;
+  // Of the segment that holds the record; 0 = not known. Who frames the next records with it saves the append that work,
+  // unless the log has gone on to another segment by then.
+  uint64_t salt_hint = 0;
 
-  friend bool operator==(const LogEnd&, const LogEnd&) = default;
+  friend bool operator==(const LogEnd& a, const LogEnd& b) {
+    return a.lsn == b.lsn && a.term == b.term && a.chain == b.chain && a.commit_time_us == b.commit_time_us;
+  }
 };
 
 // Consecutive frames as they stand in a segment; one buffer serves the write, the apply and all tailing streams.
-// Immutable once appended (Spool::Append finishes the local parts just before the write).
+// Immutable once appended: Spool::Append finishes the local parts just before the write, unless they were finished with
+// before.salt_hint and that is the segment's salt.
 struct FrameGroup {
   struct Ref {
     uint32_t offset = 0;  // of the frame (its local part) in `bytes`

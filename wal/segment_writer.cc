@@ -106,8 +106,11 @@ bool SegmentWriter::Fits(uint64_t frame_bytes) const {
 
 absl::Status SegmentWriter::WriteFrames(FrameGroup* group) {
   std::string& bytes = group->bytes;
-  for (const FrameGroup::Ref& ref : group->frames) {
-    FinishLocalPart(ref.local_part_begun, header_.salt, bytes.data() + ref.offset);
+  if (header_.salt == 0 || group->before.salt_hint != header_.salt) {
+    for (const FrameGroup::Ref& ref : group->frames) {
+      FinishLocalPart(ref.local_part_begun, header_.salt, bytes.data() + ref.offset);
+    }
+    group->after.salt_hint = header_.salt;
   }
   const size_t frame_bytes = bytes.size();
   const uint64_t page_end = RoundUp(offset_ + frame_bytes, kPageBytes);
