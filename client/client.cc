@@ -17,6 +17,9 @@
 namespace towline::client {
 namespace {
 
+constexpr int64_t kRemoveMemberMicros = 10'000'000;
+constexpr int64_t kRecoverMicros = int64_t{24} * 3600 * 1'000'000;
+
 constexpr int kFollowsMax = 4;
 
 class SyncPullStream final : public PullStream {
@@ -93,6 +96,16 @@ class GrpcClient final : public Client {
   }
   absl::StatusOr<v1::PlanResumeResponse> PlanResume(const v1::PlanResumeRequest& request) override {
     return Call<v1::PlanResumeResponse>(*replication_, &v1::ReplicationService::Stub::PlanResume, request);
+  }
+  absl::StatusOr<v1::DescribeStartResponse> DescribeStart() override {
+    return Call<v1::DescribeStartResponse>(*replication_, &v1::ReplicationService::Stub::DescribeStart,
+                                           v1::DescribeStartRequest());
+  }
+  absl::StatusOr<v1::RemoveMemberResponse> RemoveMember(const v1::RemoveMemberRequest& request) override {
+    return Call<v1::RemoveMemberResponse>(*admin_, &v1::AdminService::Stub::RemoveMember, request, kRemoveMemberMicros);
+  }
+  absl::StatusOr<v1::RecoverResponse> Recover(const v1::RecoverRequest& request) override {
+    return Call<v1::RecoverResponse>(*admin_, &v1::AdminService::Stub::Recover, request, kRecoverMicros);
   }
 
   std::unique_ptr<WriteStream> OpenWriteStream(const WriteStreamOptions& options,

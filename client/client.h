@@ -70,6 +70,11 @@ class Client {
   virtual absl::StatusOr<v1::CreateSlotResponse> CreateSlot(const v1::CreateSlotRequest& request) = 0;
   virtual absl::StatusOr<v1::DropSlotResponse> DropSlot(const v1::DropSlotRequest& request) = 0;
   virtual absl::StatusOr<v1::PlanResumeResponse> PlanResume(const v1::PlanResumeRequest& request) = 0;
+  virtual absl::StatusOr<v1::DescribeStartResponse> DescribeStart() = 0;
+  // Waits ten seconds longer than other calls.
+  virtual absl::StatusOr<v1::RemoveMemberResponse> RemoveMember(const v1::RemoveMemberRequest& request) = 0;
+  // Waits a day: the records that come back may be many.
+  virtual absl::StatusOr<v1::RecoverResponse> Recover(const v1::RecoverRequest& request) = 0;
 
   // Streams, each on a connection of its own.
   virtual std::unique_ptr<WriteStream> OpenWriteStream(const WriteStreamOptions& options,

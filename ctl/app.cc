@@ -125,6 +125,8 @@ int RunTowctl(const std::vector<std::string>& arguments, Environment& environmen
   AddTailCommand(app, selection);
   AddStatusCommands(app, selection);
   AddSlotCommands(app, selection);
+  AddMemberCommands(app, selection);
+  AddRecoverCommand(app, selection);
   AddWalCommands(app, selection);
   AddBenchCommand(app, selection);
 

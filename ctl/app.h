@@ -72,6 +72,9 @@ void AddImportCommand(CLI::App& app, Selection& selection);
 void AddTailCommand(CLI::App& app, Selection& selection);
 void AddStatusCommands(CLI::App& app, Selection& selection);
 void AddSlotCommands(CLI::App& app, Selection& selection);
+void AddSlotExplainCommand(CLI::App& slot, Selection& selection);
+void AddMemberCommands(CLI::App& app, Selection& selection);
+void AddRecoverCommand(CLI::App& app, Selection& selection);
 void AddWalCommands(CLI::App& app, Selection& selection);
 void AddBenchCommand(CLI::App& app, Selection& selection);
 

@@ -3,7 +3,11 @@
 #include <algorithm>
 #include <utility>
 
+#include "absl/strings/str_cat.h"
+
 #include "common/error.h"
+#include "common/history.h"
+#include "common/names.h"
 #include "primary/pull_protocol.h"
 #include "primary/pull_session.h"
 #include "primary/snapshot_session.h"
@@ -39,6 +43,38 @@ absl::StatusOr<v1::PullStarted> ReplicationSourceImpl::Explain(const v1::PullSta
     *bytes_to_ship = resumption.live->state().store().Stats().disk_bytes;
   }
   return started;
+}
+
+absl::StatusOr<v1::PullStart> ReplicationSourceImpl::StartOfSlotOwner(const std::string& name) {
+  const std::optional<slots::Slot> slot = core_.slots.Get(name);
+  if (!slot.has_value()) {
+    return MakeError(absl::StatusCode::kNotFound, "slot_not_found",
+                     absl::StrCat("there is no slot \"", Printable(name), "\""), "list them with: towctl slot list");
+  }
+  const NodeView node = core_.host.View();
+  const std::shared_ptr<LogAndState> live = core_.host.Live();
+  const bool consumer = slot->kind == slots::SlotKind::kConsumer;
+  v1::PullStart start;
+  start.set_protocol_version(kPullProtocolVersion);
+  start.set_slot(name);
+  start.set_kind(consumer ? v1::SLOT_KIND_CONSUMER : v1::SLOT_KIND_REPLICA);
+  start.set_format(consumer ? v1::RECORD_FORMAT_RECORDS : v1::RECORD_FORMAT_FRAMES);
+  start.set_process_instance(1);  // of nobody; it takes no part in the decision
+  start.set_credit_bytes(1);
+  if (consumer) {
+    start.set_cluster_id(node.cluster_id);
+    start.set_from_slot(true);
+    return start;
+  }
+  start.set_incarnation(slot->owner_incarnation == 0 ? ~node.incarnation : slot->owner_incarnation);
+  if (live == nullptr || slot->data_generation != live->number() || slot->flushed_lsn == 0) return start;
+  const Lsn lsn = std::min(slot->flushed_lsn, live->spool().end().lsn);
+  start.set_cluster_id(node.cluster_id);
+  start.set_lsn(lsn);
+  // A chain that this log no longer tells cannot differ from it either.
+  if (const absl::StatusOr<wal::LogEnd> end = live->spool().EndAt(lsn); end.ok()) start.set_chain(end->chain);
+  EncodeHistory(CutAt(node.history, lsn), start.mutable_history());
+  return start;
 }
 
 // --- Status ---

@@ -138,6 +138,10 @@ class ReplicationSource {
   // What a Pull with this start would be answered, without any effect. `bytes_to_ship` may be nullptr.
   virtual absl::StatusOr<v1::PullStarted> Explain(const v1::PullStart& start, uint64_t* bytes_to_ship) = 0;
 
+  // The start that the owner of this slot would send as far as this node knows: what it has confirmed, on this node's
+  // line. NOT_FOUND, reason slot_not_found.
+  virtual absl::StatusOr<v1::PullStart> StartOfSlotOwner(const std::string& name) = 0;
+
   // Timer work: heartbeats, stall detection, slot saves, limits, pruning. Call about every 50 ms from one thread.
   // An error is fatal for the node (the slot file or the log cannot be written).
   virtual absl::Status Tick() = 0;

@@ -3,6 +3,7 @@
 #include <memory>
 
 #include "absl/strings/str_cat.h"
+
 #include "common/error.h"
 #include "server/position_proto.h"
 #include "server/run_on_pool.h"
@@ -54,9 +55,33 @@ void AdminServiceImpl::Serve(RpcQueue& queue) {
               [this](const v1::GetDigestRequest& request, v1::GetDigestResponse* response) {
                 return Digest(request, response);
               });
+  ServeOnPool(queue, &service_, &Service::RequestRemoveMember, pool_,
+              [this](const v1::RemoveMemberRequest& request, v1::RemoveMemberResponse* response) -> absl::Status {
+                TOWLINE_RETURN_IF_ERROR(node_.RemoveMember(request.node_id(), request.force()));
+                v1::GetTopologyResponse topology;
+                FillTopology(node_, &topology);
+                response->mutable_members()->Swap(topology.mutable_members());
+                response->set_slot_exists(node_.slots().Get(request.node_id()).has_value());
+                return absl::OkStatus();
+              });
+  ServeOnPool(
+      queue, &service_, &Service::RequestRecover, pool_,
+      [this](const v1::RecoverRequest& request, v1::RecoverResponse* response) { return Recover(request, response); });
   ServeUnary(
       queue, &service_, &Service::RequestPing,
       [](PingCall* call) { call->Finish(Ping(call->request(), call->response())); }, kArmedPings);
+}
+
+absl::Status AdminServiceImpl::Recover(const v1::RecoverRequest& request, v1::RecoverResponse* response) {
+  if (request.from().empty() && !request.accept_loss()) {
+    return MakeError(absl::StatusCode::kInvalidArgument, "invalid_request", "neither from nor accept_loss is set",
+                     "say from which node, or that the loss is accepted");
+  }
+  if (const auto live = node_.Live(); live != nullptr) response->set_old_durable_lsn(live->spool().end().lsn);
+  TOWLINE_RETURN_IF_ERROR(node_.Recover(request.from()));
+  response->set_durable_lsn(node_.Live()->spool().end().lsn);
+  response->set_term(node_.View().term);
+  return absl::OkStatus();
 }
 
 absl::Status AdminServiceImpl::Digest(const v1::GetDigestRequest& request, v1::GetDigestResponse* response) {

@@ -20,6 +20,7 @@ class AdminServiceImpl final {
   void Serve(RpcQueue& queue);
 
  private:
+  absl::Status Recover(const v1::RecoverRequest& request, v1::RecoverResponse* response);
   absl::Status Digest(const v1::GetDigestRequest& request, v1::GetDigestResponse* response);
 
   v1::AdminService::AsyncService service_;

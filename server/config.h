@@ -12,6 +12,7 @@
 
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
+
 #include "common/control.h"
 
 namespace towline {
@@ -34,6 +35,8 @@ struct NodeConfig {
   int64_t wal_scrub_interval_micros = 24ll * 3600 * 1'000'000;
   uint64_t limits_record_bytes = 8ull << 20;
   bool slots_auto_create = true;
+  bool members_auto_join = true;
+  int64_t start_peer_wait_micros = 5'000'000;  // 0 = members are not asked
   uint64_t slots_max_retained_bytes = 16ull << 30;
   int64_t slots_consumer_idle_micros = 24ll * 3600 * 1'000'000;
   int64_t slots_replica_idle_micros = 0;
@@ -46,8 +49,8 @@ struct NodeConfig {
   int64_t store_flush_interval_micros = 60'000'000;
   uint64_t store_cache_bytes = 256ull << 20;
   int64_t expiry_interval_micros = 1'000'000;
-  double disk_warn_ratio = 0.80;   // of the data directory's disk; 0 = off
-  double disk_guard_ratio = 0.90;  // 0 = off
+  double disk_warn_ratio = 0.80;    // of the data directory's disk; 0 = off
+  double disk_guard_ratio = 0.90;   // 0 = off
   std::string log_level = "info";   // debug, info, warning, error
   std::string log_format = "text";  // text, json
 };

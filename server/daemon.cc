@@ -1,14 +1,14 @@
 #include "server/daemon.h"
 
-#include <signal.h>
-
 #include <atomic>
 #include <cstdio>
 #include <cstdlib>
 #include <memory>
+#include <signal.h>
 #include <utility>
 
 #include "absl/strings/str_cat.h"
+
 #include "common/clock.h"
 #include "common/error.h"
 #include "common/executor.h"
@@ -57,9 +57,9 @@ class FatalSlot {
 int Fail(Logger& logger, const absl::Status& status) {
   const ErrorInfo info = GetErrorInfo(status);
   const int code = ExitCodeFor(status);
-  logger.Log(LogLevel::kError, "start_failed",
-             {{"reason", info.reason}, {"message", info.message}, {"next_action", info.next_action},
-              {"exit_code", code}});
+  logger.Log(
+      LogLevel::kError, "start_failed",
+      {{"reason", info.reason}, {"message", info.message}, {"next_action", info.next_action}, {"exit_code", code}});
   return code;
 }
 
@@ -108,6 +108,7 @@ int RunDaemon(const NodeConfig& config) {
                               *logger,
                               *stores,
                               [](const std::string& endpoint) { return NewGrpcUpstream(endpoint); },
+                              AskForStart,
                               [&fatal](absl::Status status) { fatal.Set(status); }};
 
   auto opened = Node::Open(config, deps);

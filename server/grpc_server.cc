@@ -1,15 +1,15 @@
 #include "server/grpc_server.h"
 
-#include <grpcpp/grpcpp.h>
-
 #include <algorithm>
 #include <chrono>
 #include <cstdint>
+#include <grpcpp/grpcpp.h>
 #include <thread>
 #include <utility>
 #include <vector>
 
 #include "absl/strings/str_cat.h"
+
 #include "common/error.h"
 #include "common/work_pool.h"
 #include "server/admin_service.h"
@@ -26,7 +26,7 @@ namespace {
 constexpr int kMessageBytesMax = 16 << 20;
 constexpr int kReadThreads = 2;
 constexpr int kStreamThreads = 2;
-constexpr int kAdminThreads = 1;
+constexpr int kAdminThreads = 4;  // waits for digests, recoveries and Members records hold one each
 constexpr size_t kPoolQueueMax = 4096;
 // Every stream has at most one task in the queue.
 constexpr size_t kStreamQueueMax = SIZE_MAX;
@@ -50,8 +50,10 @@ void Configure(grpc::ServerBuilder* builder) {
 }
 
 std::vector<std::string> ServiceNames() {
-  return {v1::KvService::service_full_name(), v1::ReplicationService::service_full_name(),
-          v1::SlotService::service_full_name(), v1::AdminService::service_full_name(),
+  return {v1::KvService::service_full_name(),
+          v1::ReplicationService::service_full_name(),
+          v1::SlotService::service_full_name(),
+          v1::AdminService::service_full_name(),
           grpc::health::v1::Health::service_full_name(),
           grpc::reflection::v1alpha::ServerReflection::service_full_name()};
 }

@@ -1,10 +1,9 @@
 #include "server/grpc_upstream.h"
 
-#include <grpcpp/alarm.h>
-#include <grpcpp/grpcpp.h>
-
 #include <atomic>
 #include <chrono>
+#include <grpcpp/alarm.h>
+#include <grpcpp/grpcpp.h>
 #include <utility>
 
 #include "client/channel.h"
@@ -201,7 +200,8 @@ class GrpcUpstream final : public Upstream {
   std::string endpoint() const override { return endpoint_; }
   std::unique_ptr<PullStream> OpenPull() override { return std::make_unique<GrpcPullStream>(*stub_); }
   std::unique_ptr<SnapshotStream> OpenSnapshot(const v1::FetchSnapshotRequest& request) override {
-    return std::make_unique<GrpcSnapshotStream>(client::MakeChannel(endpoint_, client::Connection::kDedicated), request);
+    return std::make_unique<GrpcSnapshotStream>(client::MakeChannel(endpoint_, client::Connection::kDedicated),
+                                                request);
   }
 
  private:
@@ -213,6 +213,16 @@ class GrpcUpstream final : public Upstream {
 
 std::unique_ptr<Upstream> NewGrpcUpstream(const std::string& endpoint) {
   return std::make_unique<GrpcUpstream>(endpoint);
+}
+
+absl::StatusOr<v1::PullStart> AskForStart(const std::string& endpoint, int64_t timeout_micros) {
+  const auto stub = v1::ReplicationService::NewStub(client::MakeChannel(endpoint, client::Connection::kDedicated));
+  grpc::ClientContext context;
+  context.set_deadline(std::chrono::system_clock::now() + std::chrono::microseconds(timeout_micros));
+  v1::DescribeStartResponse response;
+  const absl::Status asked = FromGrpcStatus(stub->DescribeStart(&context, {}, &response));
+  if (!asked.ok()) return asked;
+  return std::move(*response.mutable_start());
 }
 
 }  // namespace towline

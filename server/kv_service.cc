@@ -8,6 +8,7 @@
 #include "absl/strings/numbers.h"
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_split.h"
+
 #include "client/rpc_status.h"
 #include "common/error.h"
 #include "primary/write_intake.h"
@@ -195,12 +196,12 @@ KvServiceImpl::KvServiceImpl(Node& node, WorkPool& reads)
 
 void KvServiceImpl::Serve(RpcQueue& queue) {
   using Service = v1::KvService::AsyncService;
-  ServeUnary(queue, &service_, &Service::RequestWrite, [this](WriteCall* call) { Write(call); }, kArmedWrites);
+  ServeUnary(
+      queue, &service_, &Service::RequestWrite, [this](WriteCall* call) { Write(call); }, kArmedWrites);
   ServeWriteStream(queue, service_, node_);
-  ServeOnPool(queue, &service_, &Service::RequestGet, reads_,
-              [this](const v1::GetRequest& request, v1::GetResponse* response) {
-                return DoGet(node_, request, response);
-              });
+  ServeOnPool(
+      queue, &service_, &Service::RequestGet, reads_,
+      [this](const v1::GetRequest& request, v1::GetResponse* response) { return DoGet(node_, request, response); });
   ServeOnPool(queue, &service_, &Service::RequestBatchGet, reads_,
               [this](const v1::BatchGetRequest& request, v1::BatchGetResponse* response) {
                 return DoBatchGet(node_, request, response);
@@ -210,7 +211,7 @@ void KvServiceImpl::Serve(RpcQueue& queue) {
                 return DoScan(node_, scans_, request, response);
               });
   queue.AtEndOfRound([this] {
-    if (node_.sequencer() != nullptr) node_.sequencer()->Kick();
+    if (Sequencer* const sequencer = node_.sequencer()) sequencer->Kick();
   });
 }
 

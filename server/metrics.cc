@@ -151,8 +151,9 @@ void AddWal(Node& node, const v1::GetStatusResponse& status, Families* out) {
 }
 
 void AddWrites(Node& node, Families* out) {
-  if (node.sequencer() == nullptr) return;
-  const SequencerStats stats = node.sequencer()->stats();
+  const Sequencer* const sequencer = node.sequencer();
+  if (sequencer == nullptr) return;
+  const SequencerStats stats = sequencer->stats();
   out->Counter("write_records_total", "Records written since the start.", stats.records_total);
   out->Counter("write_refused_total", "Records refused by conditions, request ids or a full disk.",
                stats.refused_total);

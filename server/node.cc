@@ -6,41 +6,16 @@
 
 #include "absl/strings/str_cat.h"
 
-#include "common/checksum.h"
 #include "common/error.h"
 #include "common/history.h"
-#include "primary/write_intake.h"
-#include "towline/v1/change.pb.h"
+#include "replica/pull_messages.h"
 
 namespace towline {
 namespace {
 
 constexpr int64_t kTickMicros = 50'000;
 constexpr int64_t kWatermarkIdleMicros = 1'000'000;
-
-v1::Members ToProto(const MemberList& list) {
-  v1::Members out;
-  out.set_min_replicas(list.min_replicas);
-  for (const MemberInfo& member : list.members) {
-    v1::Member* m = out.add_members();
-    m->set_node_id(member.node_id);
-    m->set_incarnation(member.incarnation);
-    m->set_address(member.address);
-    m->set_counting(member.counting);
-  }
-  return out;
-}
-
-// `list` with `member` put in at its place.
-void Upsert(const MemberInfo& member, MemberList* list) {
-  auto it = list->members.begin();
-  while (it != list->members.end() && it->node_id < member.node_id) ++it;
-  if (it != list->members.end() && it->node_id == member.node_id) {
-    *it = member;
-  } else {
-    list->members.insert(it, member);
-  }
-}
+constexpr int64_t kRemoveMemberMicros = 10'000'000;
 
 }  // namespace
 
@@ -56,27 +31,6 @@ class Node::LiveAdapter final : public LogAndState {
 
  private:
   const std::shared_ptr<Generation> generation_;
-};
-
-class Node::MembersJob final : public WriteJob {
- public:
-  MembersJob(Node* node, MemberList list) : node_(node), list_(std::move(list)) {
-    v1::Change change;
-    *change.mutable_members() = ToProto(list_);
-    WriteRecord& record = records.emplace_back();
-    record.type = wal::RecordType::kMembers;
-    record.payload = change.SerializeAsString();
-    record.payload_crc = Crc32c(record.payload);
-  }
-
-  void OnDone(std::unique_ptr<WriteJob> self) override {
-    node_->OnMembersWritten(list_, records[0].outcome.status.ok());
-    self.reset();
-  }
-
- private:
-  Node* const node_;  // stops its sequencer, which answers every job, before it goes away
-  const MemberList list_;
 };
 
 Node::Node(const NodeConfig& config, const NodeDependencies& deps)
@@ -135,14 +89,27 @@ absl::StatusOr<std::unique_ptr<Node>> Node::Open(const NodeConfig& config, const
     return space.ok() ? space->used_ratio() : 0;
   };
   node->source_ = NewReplicationSource(*node, *node->directory_.slots, deps.clock, deps.rng, deps.logger, options);
+  if (node->is_primary()) node->MakeLifecycle();
   return node;
 }
 
 Node::~Node() { Stop(); }
 
+void Node::MakeLifecycle() {
+  LifecycleDependencies deps{config_, *this, {}, {}, {}, deps_.make_upstream, deps_.ask_peer};
+  deps.view = [this] { return View(); };
+  deps.self = [this] {
+    const Control control = directory_.control->Get();
+    return MemberInfo{control.node_id, control.incarnation, advertised_, true};
+  };
+  deps.pull_options = [this] { return PullOptions(); };
+  lifecycle_ = std::make_unique<PrimaryLifecycle>(std::move(deps));
+}
+
 absl::Status Node::Start() {
   if (is_primary()) {
-    TOWLINE_RETURN_IF_ERROR(StartPrimary());
+    primary_cluster_id_ = directory_.control->Get().cluster_id;
+    TOWLINE_RETURN_IF_ERROR(lifecycle_->Start());
   } else {
     StartReplica();
   }
@@ -161,45 +128,25 @@ absl::Status Node::Start() {
   return absl::OkStatus();
 }
 
-absl::Status Node::StartPrimary() {
-  const Control control = directory_.control->Get();
-  const HistoryEntry& current = control.history.back();
-  primary_cluster_id_ = control.cluster_id;
-  const std::shared_ptr<Generation> live = LiveGeneration();
-  if (live->spool().end().lsn < current.start_lsn) {
-    v1::Change change;
-    v1::TermStart* start = change.mutable_term_start();
-    start->set_term(current.term);
-    start->set_term_id(current.term_id);
-    start->set_cluster_id(control.cluster_id);
-    start->set_node_id(control.node_id);
-    const std::string payload = change.SerializeAsString();
-    wal::GroupBuilder builder(live->spool().end());
-    builder.Add(wal::RecordType::kTermStart, current.term, deps_.clock.WallMicros(), payload, Crc32c(payload));
-    TOWLINE_RETURN_IF_ERROR(live->AppendAndApply(builder.Finish(), control.history, nullptr));
-  }
-  SequencerOptions options;
-  options.queue_bytes_max = config_.wal_queue_bytes;
-  sink_ = std::make_unique<PrimarySink>(deps_.fs, config_.data_dir, live, control.history);
-  sequencer_ = std::make_unique<Sequencer>(*sink_, live->state(), deps_.executor, deps_.clock, current.term,
-                                           current.term_id, options, [this](absl::Status status) { Fatal(status); });
-  sequencer_view_.store(sequencer_.get(), std::memory_order_release);
-  expirer_ = std::make_unique<Expirer>(*sequencer_, live->state(), deps_.executor, deps_.clock, deps_.logger,
-                                       config_.expiry_interval_micros);
-  return absl::OkStatus();
-}
-
 void Node::StartReplica() {
   upstream_ = deps_.make_upstream(config_.upstream);
+  controller_ = NewReplicaController(*this, *upstream_, PullOptions());
+  controller_loop_ = deps_.executor.Start(
+      "puller", [this] { return controller_->Step(); }, LoopPriority::kBatch);
+}
+
+ReplicaOptions Node::PullOptions() const {
   ReplicaOptions options;
   options.node_id = config_.node_id;
   options.advertised_address = advertised_;
   options.process_instance = process_instance_;
   options.credit_bytes = config_.replication_credit_bytes;
   options.stall_timeout_micros = config_.replication_stall_timeout_micros;
-  controller_ = NewReplicaController(*this, *upstream_, options);
-  controller_loop_ = deps_.executor.Start(
-      "puller", [this] { return controller_->Step(); }, LoopPriority::kBatch);
+  return options;
+}
+
+v1::PullStart Node::DescribeStart() {
+  return MakePullStart(directory_.control->Get(), LiveGeneration().get(), PullOptions());
 }
 
 void Node::Stop() {
@@ -211,8 +158,7 @@ void Node::Stop() {
   if (source_ == nullptr) return;  // Open failed: there is nothing to end, and nothing of ours to save
   if (ticker_) ticker_->Stop();
   source_->EndSessions(MakeError(absl::StatusCode::kUnavailable, "stopping", "the node is stopping", "reconnect"));
-  if (expirer_) expirer_->Stop();
-  if (sequencer_) sequencer_->Stop();
+  if (lifecycle_) lifecycle_->Stop();
   if (controller_) controller_->Shutdown();
   if (controller_loop_) controller_loop_->Stop();
   if (fatal_.load()) return;  // what is on disk is the truth; save nothing on top of it
@@ -271,6 +217,7 @@ void Node::SwitchGeneration(std::shared_ptr<Generation> generation) {
 }
 
 void Node::OnHeartbeat(uint64_t sequence, Lsn durable_lsn, Lsn committed_lsn) {
+  if (is_primary()) return;  // it fetches lost records from a replica; nobody is above it
   const HeartbeatInfo heartbeat{sequence, durable_lsn, committed_lsn, deps_.clock.MonotonicMicros()};
   {
     MutexLock lock(&mutex_);
@@ -290,53 +237,65 @@ std::optional<double> Node::StalenessSeconds() {
 }
 
 void Node::OnReplicaAttached(const MemberInfo& member) {
-  if (!is_primary()) return;
-  MutexLock lock(&mutex_);
-  attached_[member.node_id] = member;
+  if (lifecycle_ != nullptr) lifecycle_->OnAttached(member);
 }
 
 void Node::OnStaleSelf(absl::string_view reason, absl::string_view message) {
-  deps_.logger.Log(LogLevel::kError, "primary_stale", {{"reason", reason}, {"message", message}});
-  MutexLock lock(&mutex_);
-  stale_reason_ = std::string(reason);
+  if (lifecycle_ != nullptr) lifecycle_->OnStaleSelf(reason, message);
 }
 
 bool Node::DiskFull() {
   const auto live = Live();
   if (live == nullptr) return false;
   if (live->spool().stats().disk_full || live->applier().waits_for_disk()) return true;
-  return sequencer() != nullptr && sink_->refused();
+  return role() != nullptr && role()->sink().refused();
 }
 
 absl::Status Node::CheckTakesWrites() {
   TOWLINE_RETURN_IF_ERROR(CheckWritable());
-  if (!sink_->Stuck()) return absl::OkStatus();
+  if (!role()->sink().Stuck()) return absl::OkStatus();
   return MakeError(absl::StatusCode::kResourceExhausted, "disk_full",
                    "the store finds no space, and applies nothing until it does",
                    "free space on the disk of the data directory, then retry");
 }
 
+absl::Status Node::NotPrimary() {
+  ErrorInfo info;
+  info.reason = "not_primary";
+  const std::string address = View().primary_address;
+  info.message = absl::StrCat("node ", config_.node_id, " is a replica");
+  info.next_action = address.empty() ? absl::StrCat("write to the primary; its upstream is ", config_.upstream)
+                                     : absl::StrCat("write to the primary at ", address);
+  info.metadata["primary_address"] = address.empty() ? config_.upstream : address;
+  return MakeError(absl::StatusCode::kFailedPrecondition, std::move(info));
+}
+
 absl::Status Node::CheckWritable() {
-  if (!is_primary()) {
-    ErrorInfo info;
-    info.reason = "not_primary";
-    const std::string address = View().primary_address;
-    info.message = absl::StrCat("node ", config_.node_id, " is a replica");
-    info.next_action = address.empty() ? absl::StrCat("write to the primary; its upstream is ", config_.upstream)
-                                       : absl::StrCat("write to the primary at ", address);
-    info.metadata["primary_address"] = address.empty() ? config_.upstream : address;
-    return MakeError(absl::StatusCode::kFailedPrecondition, std::move(info));
+  if (!is_primary()) return NotPrimary();
+  {
+    MutexLock lock(&mutex_);
+    if (!started_ || stopped_ || fatal_.load()) {
+      return MakeError(absl::StatusCode::kUnavailable, "stopping", "the node takes no writes now", "retry");
+    }
   }
-  MutexLock lock(&mutex_);
-  if (!stale_reason_.empty()) {
-    return MakeError(absl::StatusCode::kFailedPrecondition, stale_reason_,
-                     absl::StrCat("node ", config_.node_id, " has stopped taking writes: ", stale_reason_),
-                     "an operator must decide which node goes on");
+  return lifecycle_->CheckOpen();
+}
+
+absl::Status Node::Recover(const std::string& from) { return is_primary() ? lifecycle_->Recover(from) : NotPrimary(); }
+
+absl::Status Node::RemoveMember(const std::string& node_id, bool force) {
+  TOWLINE_RETURN_IF_ERROR(CheckTakesWrites());
+  if (node_id == config_.node_id) {
+    return MakeError(absl::StatusCode::kFailedPrecondition, "member_self",
+                     absl::StrCat(node_id, " is the primary itself"), "it stays a member as long as it is the primary");
   }
-  if (!started_ || stopped_ || fatal_.load()) {
-    return MakeError(absl::StatusCode::kUnavailable, "stopping", "the node takes no writes now", "retry");
+  for (const PeerStatus& peer : source_->Peers()) {
+    if (force || peer.node_id != node_id || peer.state == "disconnected") continue;
+    return MakeError(absl::StatusCode::kFailedPrecondition, "member_connected",
+                     absl::StrCat(node_id, " is connected (", peer.state, "), and would join again"),
+                     "stop it first, or use --force");
   }
-  return absl::OkStatus();
+  return lifecycle_->membership().Remove(node_id, kRemoveMemberMicros);
 }
 
 absl::Status Node::CheckReadable() {
@@ -377,9 +336,19 @@ std::string Node::State(std::string* reason) {
       return "halted";
     }
     if (!started_) return "starting";
-    if (!stale_reason_.empty()) {
-      *reason = stale_reason_;
-      return stale_reason_ == "replica_ahead" ? "recovery_required" : "read_only";
+  }
+  if (is_primary()) {
+    *reason = lifecycle_->reason();
+    switch (lifecycle_->phase()) {
+      case PrimaryLifecycle::Phase::kOpen:
+        break;
+      case PrimaryLifecycle::Phase::kChecking:
+        return "starting";
+      case PrimaryLifecycle::Phase::kReadOnly:
+        return "read_only";
+      case PrimaryLifecycle::Phase::kRecoveryRequired:
+      case PrimaryLifecycle::Phase::kRecovering:
+        return "recovery_required";
     }
   }
   const auto live = Live();
@@ -404,9 +373,11 @@ StepResult Node::Tick() {
     return StepResult::WaitForWake();
   }
   SaveWatermarkWhenIdle();
-  if (is_primary()) {
-    SubmitMembers();
-    sink_->LookForSpace();
+  if (lifecycle_ != nullptr) {
+    if (const absl::Status status = lifecycle_->Tick(); !status.ok()) {
+      Fatal(status);
+      return StepResult::WaitForWake();
+    }
   }
   return StepResult::WaitFor(kTickMicros);
 }
@@ -429,36 +400,6 @@ void Node::SaveWatermarkWhenIdle() {
     if (c.generation == live->number() && c.watermark < durable) c.watermark = durable;
   });
   if (!saved.ok()) Fatal(saved);
-}
-
-void Node::SubmitMembers() {
-  MemberList list = directory_.control->Get().members;
-  {
-    MutexLock lock(&mutex_);
-    if (attached_.empty() || members_in_flight_) return;
-    const MemberList before = list;
-    const Control control = directory_.control->Get();
-    Upsert({control.node_id, control.incarnation, advertised_, true}, &list);
-    for (const auto& [id, member] : attached_) Upsert(member, &list);
-    attached_.clear();
-    if (list == before) return;
-    members_in_flight_ = true;
-  }
-  std::unique_ptr<WriteJob> job = std::make_unique<MembersJob>(this, list);
-  if (!sequencer_->Submit(&job).ok()) OnMembersWritten(list, false);
-}
-
-void Node::OnMembersWritten(const MemberList& list, bool written) {
-  if (written) {
-    const absl::Status saved = directory_.control->Update(true, [&](Control& control) { control.members = list; });
-    if (!saved.ok()) Fatal(saved);
-  }
-  MutexLock lock(&mutex_);
-  members_in_flight_ = false;
-  if (written) return;
-  for (const MemberInfo& member : list.members) {
-    if (member.node_id != config_.node_id) attached_.emplace(member.node_id, member);  // try again
-  }
 }
 
 void Node::Fatal(const absl::Status& status) {

@@ -13,22 +13,25 @@
 
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
+
 #include "common/clock.h"
 #include "common/executor.h"
 #include "common/logger.h"
 #include "common/mutex.h"
 #include "common/rng.h"
-#include "primary/expirer.h"
 #include "primary/heartbeat_log.h"
 #include "primary/node_view.h"
 #include "primary/replication_source.h"
-#include "primary/sequencer.h"
 #include "replica/replica_controller.h"
 #include "server/config.h"
 #include "server/data_directory.h"
-#include "server/primary_sink.h"
+#include "server/peer_check.h"
+#include "server/primary_lifecycle.h"
 
 namespace towline {
+namespace v1 {
+class PullStart;
+}
 
 // What a node is built from. The references must outlive it.
 struct NodeDependencies {
@@ -40,6 +43,7 @@ struct NodeDependencies {
   StoreFactory& stores;
   // Makes the upstream of a replica from its HOST:PORT.
   std::function<std::unique_ptr<Upstream>(const std::string& endpoint)> make_upstream;
+  AskPeer ask_peer;
   // Called once, from any thread, when the node must end; `status` tells why.
   std::function<void(absl::Status)> on_fatal;
 };
@@ -81,8 +85,14 @@ class Node final : public SourceHost, public ReplicaHost {
   absl::Status CheckReadable();
   // Set once a primary has started; empty on a replica, whose cluster id View() tells.
   const ClusterId& primary_cluster_id() const { return primary_cluster_id_; }
-  // nullptr on a replica; use it after CheckWritable.
-  Sequencer* sequencer() { return sequencer_view_.load(std::memory_order_acquire); }
+  // nullptr on a replica, and until writes open for the first time: use it after CheckWritable.
+  Sequencer* sequencer() { return role() == nullptr ? nullptr : &role()->sequencer(); }
+  // With what this node would start to pull from another one now.
+  v1::PullStart DescribeStart();
+  // On a primary: see PrimaryLifecycle::Recover. FAILED_PRECONDITION, reason not_primary.
+  absl::Status Recover(const std::string& from);
+  // On a primary: see RemoveMemberRequest.
+  absl::Status RemoveMember(const std::string& node_id, bool force);
   ReplicationSource& source() { return *source_; }
   slots::SlotTable& slots() { return *directory_.slots; }
   // nullopt on a primary, and before Start.
@@ -94,7 +104,7 @@ class Node final : public SourceHost, public ReplicaHost {
   Lsn CommittedLsn();
   // writable, streaming, ... as DESIGN 11 of the operator surface; `reason` is set when attention is needed.
   std::string State(std::string* reason);
-  uint64_t expired_total() const { return expirer_ ? expirer_->deleted_total() : 0; }
+  uint64_t expired_total() const { return role() == nullptr ? 0 : role()->expired_total(); }
 
   const NodeConfig& config() const { return config_; }
   // Of the file system that holds the data directory.
@@ -109,15 +119,15 @@ class Node final : public SourceHost, public ReplicaHost {
 
  private:
   class LiveAdapter;
-  class MembersJob;
 
   Node(const NodeConfig& config, const NodeDependencies& deps);
-  absl::Status StartPrimary();
+  void MakeLifecycle();
   void StartReplica();
   StepResult Tick();
   void SaveWatermarkWhenIdle();
-  void SubmitMembers();
-  void OnMembersWritten(const MemberList& list, bool written);
+  PrimaryRole* role() const { return lifecycle_ == nullptr ? nullptr : lifecycle_->role(); }
+  ReplicaOptions PullOptions() const;
+  absl::Status NotPrimary();
   void Fatal(const absl::Status& status);
 
   const NodeConfig config_;
@@ -132,9 +142,6 @@ class Node final : public SourceHost, public ReplicaHost {
 
   Mutex mutex_;
   std::shared_ptr<LiveAdapter> live_ TOWLINE_GUARDED_BY(mutex_);
-  std::map<std::string, MemberInfo> attached_ TOWLINE_GUARDED_BY(mutex_);  // to be put into a Members record
-  bool members_in_flight_ TOWLINE_GUARDED_BY(mutex_) = false;
-  std::string stale_reason_ TOWLINE_GUARDED_BY(mutex_);
   HeartbeatLog heartbeats_ TOWLINE_GUARDED_BY(mutex_);  // of the upstream
   bool started_ TOWLINE_GUARDED_BY(mutex_) = false;
   bool stopped_ TOWLINE_GUARDED_BY(mutex_) = false;
@@ -145,10 +152,7 @@ class Node final : public SourceHost, public ReplicaHost {
   int64_t watermark_since_micros_ = 0;
 
   std::unique_ptr<ReplicationSource> source_;
-  std::unique_ptr<PrimarySink> sink_;
-  std::unique_ptr<Sequencer> sequencer_;
-  std::atomic<Sequencer*> sequencer_view_{nullptr};  // calls come before it is there
-  std::unique_ptr<Expirer> expirer_;
+  std::unique_ptr<PrimaryLifecycle> lifecycle_;  // made by Open; nullptr on a replica
   std::unique_ptr<Upstream> upstream_;
   std::unique_ptr<ReplicaController> controller_;
   std::unique_ptr<Loop> controller_loop_;

@@ -7,6 +7,7 @@
 #include "common/error.h"
 #include "server/rpc_call.h"
 #include "server/run_on_pool.h"
+#include "server/status_report.h"
 #include "server/strand.h"
 
 namespace towline {
@@ -217,17 +218,28 @@ void ReplicationServiceImpl::Serve(RpcQueue& queue) {
   ServeStream<SnapshotCall>(
       queue,
       [this](grpc::ServerContext* context, v1::FetchSnapshotRequest* request, SnapshotCall::Stream* stream,
-             RpcQueue& calls, void* tag) {
-        service_.RequestFetchSnapshot(context, request, stream, calls.get(), calls.get(), tag);
-      },
+             RpcQueue& calls,
+             void* tag) { service_.RequestFetchSnapshot(context, request, stream, calls.get(), calls.get(), tag); },
       [this](RpcQueue& calls, SnapshotCall::Asker asker) {
         return new SnapshotCall(calls, std::move(asker), node_, streams_);
       });
   ServeOnPool(queue, &service_, &Service::RequestPlanResume, calls_,
               [this](const v1::PlanResumeRequest& request, v1::PlanResumeResponse* response) -> absl::Status {
                 uint64_t bytes = 0;
-                TOWLINE_ASSIGN_OR_RETURN(*response->mutable_plan(), node_.source().Explain(request.start(), &bytes));
+                v1::PullStart start = request.start();
+                if (request.as_slot_owner()) {
+                  TOWLINE_ASSIGN_OR_RETURN(start, node_.source().StartOfSlotOwner(request.start().slot()));
+                }
+                TOWLINE_ASSIGN_OR_RETURN(*response->mutable_plan(), node_.source().Explain(start, &bytes));
                 response->set_bytes_to_ship(bytes);
+                for (const SlotStatus& slot : node_.source().Slots()) {
+                  if (slot.slot.name == start.slot()) FillSlot(slot, response->mutable_slot());
+                }
+                return absl::OkStatus();
+              });
+  ServeOnPool(queue, &service_, &Service::RequestDescribeStart, calls_,
+              [this](const v1::DescribeStartRequest&, v1::DescribeStartResponse* response) {
+                *response->mutable_start() = node_.DescribeStart();
                 return absl::OkStatus();
               });
 }

@@ -236,6 +236,26 @@ class FakeAdmin final : public v1::AdminService::Service {
     response->set_cluster_id(kClusterId);
     response->set_term(1);
     response->set_primary_node_id("p1");
+    MutexLock lock(&state_.mutex);
+    *response->mutable_members() = state_.status.members();
+    return grpc::Status::OK;
+  }
+  grpc::Status RemoveMember(grpc::ServerContext*, const v1::RemoveMemberRequest* request,
+                            v1::RemoveMemberResponse* response) override {
+    MutexLock lock(&state_.mutex);
+    for (const v1::Member& member : state_.status.members()) {
+      if (member.node_id() != request->node_id()) *response->add_members() = member;
+    }
+    response->set_slot_exists(state_.slots.contains(request->node_id()));
+    return grpc::Status::OK;
+  }
+  grpc::Status Recover(grpc::ServerContext*, const v1::RecoverRequest* request,
+                       v1::RecoverResponse* response) override {
+    MutexLock lock(&state_.mutex);
+    state_.recoveries.push_back(*request);
+    response->set_old_durable_lsn(10);
+    response->set_durable_lsn(request->accept_loss() ? 10 : 25);
+    response->set_term(request->accept_loss() ? 2 : 1);
     return grpc::Status::OK;
   }
   grpc::Status GetDigest(grpc::ServerContext*, const v1::GetDigestRequest* request,
@@ -294,8 +314,16 @@ class FakeReplication final : public v1::ReplicationService::Service {
                           v1::PlanResumeResponse* response) override {
     MutexLock lock(&state_.mutex);
     state_.starts.push_back(request->start());
+    state_.plans.push_back(*request);
     *response->mutable_plan() = DecideLocked(request->start());
     response->set_bytes_to_ship(4096);
+    return grpc::Status::OK;
+  }
+
+  grpc::Status DescribeStart(grpc::ServerContext*, const v1::DescribeStartRequest*,
+                             v1::DescribeStartResponse* response) override {
+    MutexLock lock(&state_.mutex);
+    *response->mutable_start() = state_.own_start;
     return grpc::Status::OK;
   }
 

@@ -39,10 +39,13 @@ struct FakeState {
   bool hold_acks = false;                   // WriteStream: no answers until the client closes its side
   std::optional<v1::PullStarted> decision;  // Pull and PlanResume answer this
   uint32_t page_limit = 2;                  // Scan: at most so many entries in a page
+  v1::PullStart own_start;                  // what DescribeStart answers
 
   // What was seen.
   std::vector<v1::PullAck> acks;
   std::vector<v1::PullStart> starts;
+  std::vector<v1::PlanResumeRequest> plans;
+  std::vector<v1::RecoverRequest> recoveries;
   uint64_t streams = 0;  // WriteStream calls
   uint64_t stream_messages = 0;
   uint64_t stream_elements = 0;

@@ -69,8 +69,33 @@ TEST_F(SlotTest, ExplainOfAPositionSendsTheServersLineUpToIt) {
 TEST_F(SlotTest, ExplainOfAConsumerSlotGoesOnFromTheSlot) {
   towctl_({"slot", "create", "c1", "--kind", "consumer"});
   ASSERT_EQ(towctl_({"slot", "explain", "c1"}).code, 0);
-  EXPECT_TRUE(server_.state().starts.at(0).from_slot());
-  EXPECT_EQ(server_.state().starts.at(0).format(), v1::RECORD_FORMAT_RECORDS);
+  EXPECT_EQ(server_.state().starts.at(0).slot(), "c1");
+  EXPECT_TRUE(server_.state().plans.at(0).as_slot_owner());
+}
+
+TEST_F(SlotTest, ExplainOfAMemberAsksTheMemberItself) {
+  FakeServer replica;
+  replica.state().own_start.set_slot("r1");
+  replica.state().own_start.set_lsn(77);
+  v1::Member* const member = server_.state().status.add_members();
+  member->set_node_id("r1");
+  member->set_address(replica.endpoint());
+  const VerbResult explained = towctl_({"slot", "explain", "r1", "-o", "json"});
+  ASSERT_EQ(explained.code, 0) << explained.err;
+  EXPECT_EQ(explained.json()["position_from"], "r1 itself, at " + replica.endpoint());
+  EXPECT_EQ(server_.state().starts.at(0).lsn(), 77u);
+  EXPECT_FALSE(server_.state().plans.at(0).as_slot_owner());
+}
+
+TEST_F(SlotTest, ExplainOfAMemberThatIsAnotherNodeNowAsksItsSlot) {
+  FakeServer stranger;
+  stranger.state().own_start.set_slot("r2");
+  v1::Member* const member = server_.state().status.add_members();
+  member->set_node_id("r1");
+  member->set_address(stranger.endpoint());
+  towctl_({"slot", "create", "r1", "--kind", "replica"});
+  ASSERT_EQ(towctl_({"slot", "explain", "r1"}).code, 0);
+  EXPECT_TRUE(server_.state().plans.at(0).as_slot_owner());
 }
 
 }  // namespace

@@ -99,8 +99,9 @@ class Node:
         self.role = role
         self.upstream = upstream  # a Node or HOST:PORT
         self.data_dir = pathlib.Path(data_dir or test.directory / node_id)
-        # The disk of the machine that tests run on may be nearly full.
-        self.options = {"disk.guard_ratio": "0", **(options or {})}
+        # The disk of the machine that tests run on may be nearly full; and a primary whose replicas are stopped on
+        # purpose has nobody to wait for.
+        self.options = {"disk.guard_ratio": "0", "start.peer_wait": "1s", **(options or {})}
         self.environment = dict(environment or {})
         self.grpc_port, self.http_port = free_ports(2)
         self.process = None

@@ -9,38 +9,18 @@
 #include <cstdint>
 #include <map>
 #include <memory>
-#include <set>
 #include <string>
 #include <vector>
 
 #include "absl/strings/string_view.h"
 #include "absl/types/span.h"
 
+#include "tests/fuzz/base_logs.h"
 #include "tests/fuzz/fuzz_target.h"
 #include "tests/support/sim_file_system.h"
 #include "wal/spool.h"
 
 namespace towline::fuzz {
-
-// Where a record stands, as it was before any edit.
-struct RecordPlace {
-  std::string file;
-  uint64_t offset = 0;
-  uint64_t size = 0;
-};
-
-// A valid log and what the same files held in a former life (the same sizes under another salt).
-struct BaseLog {
-  std::string name;
-  std::map<std::string, std::string> files;  // by name in the directory
-  std::map<std::string, std::string> stale;
-  wal::RecoveryInputs inputs;
-  Lsn end_lsn = 0;
-  std::vector<RecordPlace> records;
-  std::unique_ptr<test::SimFileSystem> disk;
-};
-
-const std::vector<BaseLog>& BaseLogs();
 
 // Which edits a script may hold.
 enum class EditSet {

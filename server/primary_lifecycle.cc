@@ -1,0 +1,279 @@
+#include "server/primary_lifecycle.h"
+
+#include <utility>
+
+#include "absl/strings/str_cat.h"
+#include "absl/strings/str_join.h"
+
+#include "common/error.h"
+#include "common/names.h"
+#include "server/recovery.h"
+
+namespace towline {
+namespace {
+
+constexpr size_t kReasonTextMax = 1000;  // docs/formats/control_v1.md: recovery reason
+
+std::vector<MemberInfo> Others(const NodeView& view) {
+  std::vector<MemberInfo> others;
+  for (const MemberInfo& member : view.members.members) {
+    if (member.node_id != view.node_id) others.push_back(member);
+  }
+  return others;
+}
+
+absl::Status RecoveryRequired(absl::string_view message) {
+  return MakeError(absl::StatusCode::kFailedPrecondition, "recovery_required",
+                   absl::StrCat("this primary has lost durable records: ", message),
+                   "fetch them with towctl recover --from NODE, or give them up with towctl recover --accept-loss");
+}
+
+}  // namespace
+
+PrimaryLifecycle::PrimaryLifecycle(LifecycleDependencies deps)
+    : deps_(std::move(deps)),
+      membership_(deps_.host.control(), deps_.host.environment().clock, deps_.config.members_auto_join,
+                  deps_.host.environment().on_fatal) {}
+
+PrimaryLifecycle::~PrimaryLifecycle() { Stop(); }
+
+absl::Status PrimaryLifecycle::Start() {
+  const Control control = deps_.host.control().Get();
+  if (control.recovery == RecoveryState::kRecoveryRequired) {
+    logger().Log(LogLevel::kError, "recovery_required",
+                 {{"message", control.recovery_reason},
+                  {"next_action", "towctl recover --from NODE, or towctl recover --accept-loss"}});
+    SetPhase(Phase::kRecoveryRequired, "replica_ahead", control.recovery_reason);
+    return absl::OkStatus();
+  }
+  return CheckPeersThenOpen();
+}
+
+absl::Status PrimaryLifecycle::CheckPeersThenOpen() {
+  const NodeView view = deps_.view();
+  std::vector<MemberInfo> others = Others(view);
+  if (others.empty() || deps_.config.start_peer_wait_micros == 0) return Open();
+  const auto name = [](std::string* out, const MemberInfo& member) {
+    absl::StrAppend(out, member.node_id, "@", member.address);
+  };
+  logger().Log(LogLevel::kInfo, "asking_members",
+               {{"members", absl::StrJoin(others, " ", name)}, {"wait_micros", deps_.config.start_peer_wait_micros}});
+  MutexLock change_lock(&change_mutex_);
+  {
+    MutexLock lock(&mutex_);
+    phase_ = Phase::kChecking;
+    reason_ = "waiting_for_members";
+    message_ = absl::StrCat("asking ", absl::StrJoin(others, " ", name), " whether they hold more than this node");
+    check_ = std::make_shared<PeerCheck>(view, deps_.host.LiveGeneration()->spool().end().lsn, std::move(others),
+                                         deps_.config.start_peer_wait_micros, deps_.ask_peer,
+                                         deps_.host.environment().clock, logger());
+  }
+  check_loop_ = deps_.host.environment().executor.Start("peer-check", [this] { return StepCheck(); });
+  return absl::OkStatus();
+}
+
+StepResult PrimaryLifecycle::StepCheck() {
+  std::shared_ptr<PeerCheck> check;
+  {
+    MutexLock lock(&mutex_);
+    // A replica that connected meanwhile may have shown more.
+    if (phase_ != Phase::kChecking || stopping_.load()) check_.reset();
+    check = check_;
+  }
+  if (check == nullptr) return StepResult::WaitForWake();
+  PeerCheck::Verdict verdict;
+  if (!check->Step(&verdict)) return StepResult::WaitFor(check->pause_micros());
+  {
+    MutexLock lock(&mutex_);
+    check_.reset();
+  }
+  if (!verdict.open) {
+    OnStaleSelf(verdict.reason, verdict.message);
+  } else if (const absl::Status opened = Open(); !opened.ok()) {
+    deps_.host.environment().on_fatal(opened);
+  }
+  return StepResult::WaitForWake();
+}
+
+absl::Status PrimaryLifecycle::Open() {
+  TOWLINE_ASSIGN_OR_RETURN(std::unique_ptr<PrimaryRole> role,
+                           PrimaryRole::Open(deps_.host.environment(), deps_.config, deps_.host.control().Get(),
+                                             deps_.host.LiveGeneration()));
+  {
+    MutexLock lock(&mutex_);
+    if (condemned_ || stopping_.load()) return absl::OkStatus();  // shown to be stale at the last moment
+    role_view_.store(role.get(), std::memory_order_release);
+    roles_.push_back(std::move(role));
+    phase_ = Phase::kOpen;
+    reason_.clear();
+    message_.clear();
+  }
+  logger().Log(LogLevel::kInfo, "writes_open", {{"durable_lsn", deps_.host.LiveGeneration()->spool().end().lsn}});
+  return absl::OkStatus();
+}
+
+void PrimaryLifecycle::OnAttached(const MemberInfo& member) {
+  membership_.OnAttached(member);
+  MutexLock lock(&mutex_);
+  if (check_ != nullptr) check_->Heard(member.node_id);
+}
+
+void PrimaryLifecycle::OnStaleSelf(absl::string_view reason, absl::string_view message) {
+  {
+    MutexLock lock(&mutex_);
+    if (phase_ == Phase::kRecoveryRequired || phase_ == Phase::kRecovering) return;
+    const bool ahead = reason == "replica_ahead";
+    if (phase_ == Phase::kReadOnly && !ahead) return;
+    phase_ = ahead ? Phase::kRecoveryRequired : Phase::kReadOnly;
+    reason_ = std::string(reason);
+    message_ = std::string(message.substr(0, kReasonTextMax));
+    condemned_ = true;
+  }
+  logger().Log(LogLevel::kError, "writes_closed", {{"reason", reason}, {"message", message}});
+}
+
+absl::Status PrimaryLifecycle::Tick() {
+  TOWLINE_RETURN_IF_ERROR(Condemn());
+  if (phase() != Phase::kOpen) return absl::OkStatus();
+  membership_.Submit(deps_.self(), role()->sequencer());
+  role()->sink().LookForSpace();
+  return absl::OkStatus();
+}
+
+// Ends the loops of a role that must not write any more, and keeps the reason where a restart finds it.
+absl::Status PrimaryLifecycle::Condemn() {
+  MutexLock change_lock(&change_mutex_);
+  std::string message;
+  bool ahead = false;
+  {
+    MutexLock lock(&mutex_);
+    if (!condemned_) return absl::OkStatus();
+    message = message_;
+    ahead = phase_ == Phase::kRecoveryRequired;
+  }
+  if (ahead) {
+    TOWLINE_RETURN_IF_ERROR(deps_.host.control().Update(/*both=*/true, [&message](Control& control) {
+      control.recovery = RecoveryState::kRecoveryRequired;
+      control.recovery_reason = message;
+    }));
+  }
+  if (role() != nullptr) role()->Stop();
+  MutexLock lock(&mutex_);
+  condemned_ = false;
+  return absl::OkStatus();
+}
+
+void PrimaryLifecycle::Stop() {
+  {
+    MutexLock lock(&mutex_);
+    stopping_.store(true);
+  }
+  MutexLock recovery_lock(&recovery_mutex_);  // a recovery that runs sees it and ends
+  std::unique_ptr<Loop> loop;
+  {
+    MutexLock change_lock(&change_mutex_);
+    loop = std::move(check_loop_);
+  }
+  if (loop != nullptr) loop->Stop();
+  if (role() != nullptr) role()->Stop();
+}
+
+absl::Status PrimaryLifecycle::CheckOpen() const {
+  MutexLock lock(&mutex_);
+  switch (phase_) {
+    case Phase::kOpen:
+      return absl::OkStatus();
+    case Phase::kChecking:
+      return MakeError(absl::StatusCode::kUnavailable, reason_,
+                       absl::StrCat("this primary takes no writes yet", message_.empty() ? "" : ": ", message_),
+                       "retry");
+    case Phase::kReadOnly:
+      return MakeError(absl::StatusCode::kFailedPrecondition, reason_,
+                       absl::StrCat("this primary has stopped taking writes: ", message_),
+                       "write to the primary of the higher term");
+    case Phase::kRecoveryRequired:
+      return RecoveryRequired(message_);
+    case Phase::kRecovering:
+      return MakeError(absl::StatusCode::kUnavailable, "recovering", "lost records are being fetched", "retry");
+  }
+  return absl::OkStatus();
+}
+
+PrimaryLifecycle::Phase PrimaryLifecycle::phase() const {
+  MutexLock lock(&mutex_);
+  return phase_;
+}
+
+std::string PrimaryLifecycle::reason() const {
+  MutexLock lock(&mutex_);
+  return reason_;
+}
+
+void PrimaryLifecycle::SetPhase(Phase phase, std::string reason, std::string message) {
+  MutexLock lock(&mutex_);
+  phase_ = phase;
+  reason_ = std::move(reason);
+  message_ = std::move(message);
+}
+
+// --- Recovery ---
+
+absl::StatusOr<std::string> PrimaryLifecycle::EndpointOf(const std::string& from) const {
+  if (from.find(':') != std::string::npos) return from;
+  for (const MemberInfo& member : Others(deps_.view())) {
+    if (member.node_id == from && !member.address.empty()) return member.address;
+  }
+  return MakeError(absl::StatusCode::kNotFound, "member_not_found",
+                   absl::StrCat("there is no other member \"", Printable(from), "\" with a known address"),
+                   "give its HOST:PORT, or list the members with: towctl member list");
+}
+
+absl::Status PrimaryLifecycle::Fetch(const std::string& endpoint) {
+  const std::unique_ptr<Upstream> upstream = deps_.make_upstream(endpoint);
+  TOWLINE_RETURN_IF_ERROR(
+      PullLostRecords(deps_.host, *upstream, deps_.pull_options(), [this] { return stopping_.load(); }));
+  return deps_.host.control().Update(/*both=*/true, [](Control& control) {
+    control.recovery = RecoveryState::kNone;
+    control.recovery_reason.clear();
+  });
+}
+
+absl::Status PrimaryLifecycle::Recover(const std::string& from) {
+  std::string endpoint;
+  if (!from.empty()) {
+    TOWLINE_ASSIGN_OR_RETURN(endpoint, EndpointOf(from));
+  }
+  TOWLINE_RETURN_IF_ERROR(Condemn());  // the role is stopped, and the state saved, before anything is changed
+  std::string message;
+  {
+    MutexLock lock(&mutex_);
+    if (phase_ == Phase::kRecovering) {
+      return MakeError(absl::StatusCode::kFailedPrecondition, "recovery_running", "a recovery is running already",
+                       "wait for it; towctl status shows how far it is");
+    }
+    if (phase_ != Phase::kRecoveryRequired) {
+      return MakeError(absl::StatusCode::kFailedPrecondition, "not_in_recovery",
+                       "this primary is not in state recovery_required", "nothing is to be done");
+    }
+    message = message_;
+    phase_ = Phase::kRecovering;
+    reason_ = "recovering";
+  }
+  MutexLock recovery_lock(&recovery_mutex_);
+  const absl::Status done = from.empty() ? BeginTermAtEnd(deps_.host) : Fetch(endpoint);
+  if (!done.ok()) {
+    SetPhase(Phase::kRecoveryRequired, "replica_ahead", message);
+    const bool known = absl::IsUnavailable(done) || absl::IsFailedPrecondition(done);
+    if (!known) deps_.host.environment().on_fatal(done);
+    return done;
+  }
+  logger().Log(LogLevel::kWarning, from.empty() ? "loss_accepted" : "records_recovered",
+               {{"from", endpoint},
+                {"durable_lsn", deps_.host.LiveGeneration()->spool().end().lsn},
+                {"term", deps_.host.control().Get().history.back().term}});
+  SetPhase(Phase::kChecking, "starting", "");
+  // Somebody else may hold even more; who accepts a loss has decided about all of them.
+  return from.empty() ? Open() : CheckPeersThenOpen();
+}
+
+}  // namespace towline

@@ -1,0 +1,113 @@
+// When a primary takes writes: after its peers were asked, until somebody shows that it must not, and again after a
+// recovery.
+
+#ifndef TOWLINE_SERVER_PRIMARY_LIFECYCLE_H_
+#define TOWLINE_SERVER_PRIMARY_LIFECYCLE_H_
+
+#include <atomic>
+#include <cstdint>
+#include <functional>
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "absl/status/status.h"
+#include "absl/status/statusor.h"
+
+#include "common/executor.h"
+#include "common/mutex.h"
+#include "primary/node_view.h"
+#include "replica/replica_controller.h"
+#include "server/config.h"
+#include "server/membership.h"
+#include "server/peer_check.h"
+#include "server/primary_role.h"
+
+namespace towline {
+
+// What the lifecycle needs of its node. The references must outlive it.
+struct LifecycleDependencies {
+  const NodeConfig& config;
+  ReplicaHost& host;  // control and live generation
+  std::function<NodeView()> view;
+  std::function<MemberInfo()> self;  // as the Members record is to name this node
+  std::function<ReplicaOptions()> pull_options;
+  std::function<std::unique_ptr<Upstream>(const std::string& endpoint)> make_upstream;
+  AskPeer ask_peer;
+};
+
+// Threads: all methods from any thread, but Start, Tick and Stop from one each.
+class PrimaryLifecycle {
+ public:
+  enum class Phase {
+    kChecking,          // peers are asked; no writes yet
+    kOpen,              // takes writes
+    kReadOnly,          // somebody has shown a higher term
+    kRecoveryRequired,  // somebody holds records that this node has lost; kept in control
+    kRecovering,        // Recover runs
+  };
+
+  explicit PrimaryLifecycle(LifecycleDependencies deps);
+  ~PrimaryLifecycle();
+
+  // Opens at once if there is nobody to ask, else starts to ask; stays closed if control says RECOVERY_REQUIRED.
+  absl::Status Start();
+
+  // Closes what OnStaleSelf has condemned, submits Members records. Call it every few hundredths of a second.
+  absl::Status Tick();
+
+  void Stop();
+
+  // A replica attached; it holds nothing that this node lacks.
+  void OnAttached(const MemberInfo& member);
+
+  // Writes end: at once for new ones; Tick ends the loops. Never blocks.
+  void OnStaleSelf(absl::string_view reason, absl::string_view message) TOWLINE_EXCLUDES(mutex_);
+
+  // OK if writes are taken; else why not and what to do.
+  absl::Status CheckOpen() const TOWLINE_EXCLUDES(mutex_);
+
+  Phase phase() const TOWLINE_EXCLUDES(mutex_);
+  // Stable reason of a phase other than kOpen: waiting_for_members, stale_primary, replica_ahead, recovering.
+  std::string reason() const TOWLINE_EXCLUDES(mutex_);
+
+  // See recovery.h. `from`: a member's node id or HOST:PORT; empty = accept the loss. FAILED_PRECONDITION, reason
+  // not_in_recovery or recovery_running. May take long.
+  absl::Status Recover(const std::string& from) TOWLINE_EXCLUDES(mutex_, recovery_mutex_);
+
+  Membership& membership() { return membership_; }
+
+  // nullptr until it opened once; then the newest, which refuses when it is stopped. Valid for this object's life.
+  PrimaryRole* role() const { return role_view_.load(std::memory_order_acquire); }
+
+ private:
+  absl::Status Open() TOWLINE_EXCLUDES(mutex_);
+  absl::Status CheckPeersThenOpen() TOWLINE_EXCLUDES(mutex_);
+  StepResult StepCheck();
+  absl::Status Condemn() TOWLINE_EXCLUDES(mutex_, change_mutex_);
+  absl::Status Fetch(const std::string& endpoint);
+  absl::StatusOr<std::string> EndpointOf(const std::string& from) const;
+  void SetPhase(Phase phase, std::string reason, std::string message) TOWLINE_EXCLUDES(mutex_);
+  Logger& logger() const { return deps_.host.environment().logger; }
+
+  const LifecycleDependencies deps_;
+  Membership membership_;
+  std::atomic<PrimaryRole*> role_view_{nullptr};
+  std::atomic<bool> stopping_{false};
+
+  mutable Mutex mutex_;
+  std::vector<std::unique_ptr<PrimaryRole>> roles_ TOWLINE_GUARDED_BY(mutex_);  // all but the last are stopped
+  Phase phase_ TOWLINE_GUARDED_BY(mutex_) = Phase::kChecking;
+  std::string reason_ TOWLINE_GUARDED_BY(mutex_) = "starting";
+  std::string message_ TOWLINE_GUARDED_BY(mutex_);
+  bool condemned_ TOWLINE_GUARDED_BY(mutex_) = false;  // the role is still to be stopped
+  std::shared_ptr<PeerCheck> check_ TOWLINE_GUARDED_BY(mutex_);
+
+  Mutex recovery_mutex_;  // held while a recovery runs; locked before the others
+  Mutex change_mutex_;    // one change of roles at a time; locked before mutex_
+  std::unique_ptr<Loop> check_loop_ TOWLINE_GUARDED_BY(change_mutex_);
+};
+
+}  // namespace towline
+
+#endif  // TOWLINE_SERVER_PRIMARY_LIFECYCLE_H_
