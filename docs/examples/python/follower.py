@@ -121,6 +121,7 @@ class Follow:
         say(f"again in {seconds:.1f} s")
         self._retry_seconds = min(2 * self._retry_seconds, RETRY_SECONDS_MAX)
         self._interrupt.sleep(seconds)
+        self._client.reconnect()
 
 
 def say(text):

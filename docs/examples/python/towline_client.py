@@ -20,8 +20,8 @@ CREDIT_BYTES = 8 << 20
 # A single record may be larger than gRPC's default limit of 4 MiB.
 CHANNEL_OPTIONS = [("grpc.max_receive_message_length", 72 << 20), ("grpc.max_send_message_length", 72 << 20),
                    ("grpc.keepalive_time_ms", 10_000), ("grpc.keepalive_timeout_ms", 5_000),
-                   # A node that restarts is back in a second; gRPC's own limit is two minutes.
-                   ("grpc.initial_reconnect_backoff_ms", 100), ("grpc.max_reconnect_backoff_ms", 2_000)]
+                   # So that a new channel does not inherit how long an older one still waits to connect again.
+                   ("grpc.use_local_subchannel_pool", 1)]
 
 
 class TowlineError(Exception):
@@ -91,8 +91,12 @@ class Client:
     """One node of a cluster. Writes need the primary; reads and follow work on any node."""
 
     def __init__(self, endpoint, timeout_seconds=10.0):
-        self._channel = grpc.insecure_channel(endpoint, options=CHANNEL_OPTIONS)
+        self._endpoint = endpoint
         self._timeout = timeout_seconds
+        self._connect()
+
+    def _connect(self):
+        self._channel = grpc.insecure_channel(self._endpoint, options=CHANNEL_OPTIONS)
         self.kv = kv_service_pb2_grpc.KvServiceStub(self._channel)
         self.replication = replication_pb2_grpc.ReplicationServiceStub(self._channel)
         self.slots = slot_service_pb2_grpc.SlotServiceStub(self._channel)
@@ -100,6 +104,11 @@ class Client:
 
     def close(self):
         self._channel.close()
+
+    def reconnect(self):
+        """Connects anew at once. After a failure gRPC itself waits longer and longer, and answers with it meanwhile."""
+        self.close()
+        self._connect()
 
     def write(self, *operations, conditions=(), client_id="", sequence=0):
         """Writes the operations as one record and returns its LSN. A retry with the same client_id and sequence is not
@@ -141,8 +150,7 @@ class Client:
                 return
 
     def create_slot(self, name, confirmed_lsn=None):
-        """Makes a consumer's slot that holds the log behind confirmed_lsn; without one, behind the state of now. A scan
-        made afterwards is never older than the slot."""
+        """Makes a consumer's slot that holds the log behind confirmed_lsn; without one, behind the state of now."""
         request = slot_service_pb2.CreateSlotRequest(name=name, kind=slot_service_pb2.SLOT_KIND_CONSUMER,
                                                      confirmed_lsn=confirmed_lsn)
         try:
@@ -169,13 +177,11 @@ class Client:
     def follow(self, slot, after_lsn=None, position=None, process_instance=0):
         """The change stream, see Follower. It begins
 
-        - behind `position`, a types_pb2.Position (cluster_id, lsn, chain) that was stored before: the server compares
-          it with its own log;
+        - behind `position`, a types_pb2.Position (cluster_id, lsn, chain) that was stored: the server compares it;
         - or behind the record `after_lsn`, unchecked; 0 means everything from the first record;
         - or, without either, where the slot stands; with what comes from now on if there is no such slot yet.
 
-        A program that connects again passes the same random process_instance each time: a session of its own that the
-        server does not yet know to be dead does not stand in its way.
+        A program that connects again passes the same process_instance: its older session is then superseded.
         """
         start = replication_pb2.PullStart(
             protocol_version=PROTOCOL_VERSION, slot=slot, kind=slot_service_pb2.SLOT_KIND_CONSUMER,
