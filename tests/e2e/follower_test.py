@@ -6,7 +6,6 @@ import signal
 import sqlite3
 import subprocess
 import sys
-import threading
 import time
 
 import harness
@@ -176,7 +175,10 @@ class FollowerTest(NodeTest):
                     p1.kill9()
                     p1.start()
                     follower.wait_lsn(p1.status()["wal"]["durable_lsn"])
-                threading.Event().wait(self.random.uniform(0, 0.05))  # anywhere in a batch
+                # In the middle of what must be there once: applying a put twice would not show.
+                for number in range(self.random.randrange(20, 60)):
+                    sent.append(b"%d of run %d" % (number, run))
+                    p1.client.write(message(b"once", sent[-1]))
                 follower.kill9()
                 before = follower.lsn()
                 slot = self.slot(p1, "copy")
