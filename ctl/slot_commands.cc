@@ -101,7 +101,7 @@ void AddCreate(CLI::App& slot, Selection& selection) {
       ->required()
       ->check(CLI::IsMember({"replica", "consumer"}));
   CLI::Option* lsn = AddNumber(*create, "--confirmed-lsn", &options->lsn,
-                               "The owner will read from the record behind this one (default: the newest)");
+                               "The owner will read from the record behind this one (default: the newest applied)");
   create->footer("Example:\n  towctl slot create indexer --kind consumer --confirmed-lsn 0");
   OnSelected(*create, selection,
              [options, lsn](Context& context) { return RunCreate(context, *options, lsn->count() > 0); });

@@ -60,9 +60,11 @@ absl::Status SlotServiceImpl::Create(const v1::CreateSlotRequest& request, v1::C
   if (live == nullptr) {
     return MakeError(absl::StatusCode::kUnavailable, "no_data", "the node has no log yet", "retry later");
   }
+  // The state, not the log, says what "now" is: a scan that follows must not be older than the slot.
+  const Lsn applied = live->state().applied().lsn;
+  const Lsn confirmed = request.has_confirmed_lsn() ? request.confirmed_lsn() : applied;
   // The pin keeps the log until the slot, which then keeps it itself, is saved.
   const wal::SpoolStats stats = live->spool().stats();
-  const Lsn confirmed = request.has_confirmed_lsn() ? request.confirmed_lsn() : stats.durable_lsn;
   const std::unique_ptr<wal::Pin> pin = live->spool().NewPin(confirmed + 1);
   const Lsn first = live->spool().stats().first_lsn;
   if (confirmed + 1 < first || confirmed > stats.durable_lsn) {

@@ -13,6 +13,8 @@ comes from then on; `--after-lsn 0` begins with the first record of the log inst
 import argparse
 import sys
 
+from interrupt import Interrupt
+
 
 def demo(client):
     lsn = client.write(towline_client.put(b"example/colour", b"green"), towline_client.put(b"example/size", b"42"))
@@ -30,13 +32,18 @@ def demo(client):
 
 
 def follow(client, slot, after_lsn, limit):
+    interrupt = Interrupt()
+    count = 0
     with client.follow(slot, after_lsn) as follower:
         print(f"{follower.started.reason}: from LSN {follower.started.from_lsn}", flush=True)
-        for count, record in enumerate(follower, 1):
-            print(f"{record.lsn} {describe(record.change)}", flush=True)
-            follower.ack(record.lsn)
-            if count == limit:
-                break
+        for records in follower.batches():  # an empty one comes a few times a second
+            for record in records:
+                print(f"{record.lsn} {describe(record.change)}", flush=True)
+                follower.ack(record.lsn)
+                count += 1
+                if count == limit:
+                    return
+            interrupt.check()
 
 
 def describe(change):

@@ -19,17 +19,29 @@ PROTOCOL_VERSION = 1
 CREDIT_BYTES = 8 << 20
 # A single record may be larger than gRPC's default limit of 4 MiB.
 CHANNEL_OPTIONS = [("grpc.max_receive_message_length", 72 << 20), ("grpc.max_send_message_length", 72 << 20),
-                   ("grpc.keepalive_time_ms", 10_000), ("grpc.keepalive_timeout_ms", 5_000)]
+                   ("grpc.keepalive_time_ms", 10_000), ("grpc.keepalive_timeout_ms", 5_000),
+                   # So that a new channel does not inherit how long an older one still waits to connect again.
+                   ("grpc.use_local_subchannel_pool", 1)]
 
 
 class TowlineError(Exception):
-    """A refusal. `reason` is stable; `next_action` says what to do."""
+    """An error that says why. `reason` is stable, `next_action` for people; `code` is a grpc.StatusCode, or None."""
 
-    def __init__(self, reason, message, next_action="", metadata=None):
+    def __init__(self, reason, message, next_action="", metadata=None, code=None):
         super().__init__(f"{reason}: {message}" + (f" ({next_action})" if next_action else ""))
         self.reason = reason
         self.next_action = next_action
         self.metadata = dict(metadata or {})
+        self.code = code
+
+
+class Refused(TowlineError):
+    """The server's decision not to stream. `started` is its answer, with the numbers that it compared."""
+
+    def __init__(self, started):
+        super().__init__(started.reason, started.message, started.next_action)
+        self.started = started
+        self.is_temporary = started.decision == replication_pb2.RESUME_DECISION_RETRY_AFTER
 
 
 def error_of(rpc_error):
@@ -51,7 +63,12 @@ def raise_towline_error(rpc_error):
     detail = error_of(rpc_error)
     if detail is None:
         raise rpc_error
-    raise TowlineError(detail.reason, detail.message, detail.next_action, detail.metadata) from rpc_error
+    raise TowlineError(detail.reason, detail.message, detail.next_action, detail.metadata,
+                       rpc_error.code()) from rpc_error
+
+
+def new_process_instance():
+    return random.getrandbits(63) | 1
 
 
 def put(key, value, ttl_ms=0):
@@ -74,8 +91,12 @@ class Client:
     """One node of a cluster. Writes need the primary; reads and follow work on any node."""
 
     def __init__(self, endpoint, timeout_seconds=10.0):
-        self._channel = grpc.insecure_channel(endpoint, options=CHANNEL_OPTIONS)
+        self._endpoint = endpoint
         self._timeout = timeout_seconds
+        self._connect()
+
+    def _connect(self):
+        self._channel = grpc.insecure_channel(self._endpoint, options=CHANNEL_OPTIONS)
         self.kv = kv_service_pb2_grpc.KvServiceStub(self._channel)
         self.replication = replication_pb2_grpc.ReplicationServiceStub(self._channel)
         self.slots = slot_service_pb2_grpc.SlotServiceStub(self._channel)
@@ -83,6 +104,11 @@ class Client:
 
     def close(self):
         self._channel.close()
+
+    def reconnect(self):
+        """Connects anew at once. After a failure gRPC itself waits longer and longer, and answers with it meanwhile."""
+        self.close()
+        self._connect()
 
     def write(self, *operations, conditions=(), client_id="", sequence=0):
         """Writes the operations as one record and returns its LSN. A retry with the same client_id and sequence is not
@@ -106,6 +132,11 @@ class Client:
 
     def scan(self, prefix=b"", pinned=False):
         """All entries with the prefix, in key order."""
+        for page in self.scan_pages(prefix, pinned):
+            yield from page.entries
+
+    def scan_pages(self, prefix=b"", pinned=False):
+        """The same in pages, each with the position that it was read at. Pinned: all pages are of one position."""
         token = ""
         while True:
             request = kv_service_pb2.ScanRequest(prefix=prefix, page_token=token, pinned=pinned and not token)
@@ -113,18 +144,58 @@ class Client:
                 page = self.kv.Scan(request, timeout=self._timeout)
             except grpc.RpcError as error:
                 raise_towline_error(error)
-            yield from page.entries
+            yield page
             token = page.next_page_token
             if not token:
                 return
 
-    def follow(self, slot, after_lsn=None):
-        """The change stream, see Follower. Without after_lsn it goes on where the slot stands, or with what comes from
-        now on if there is no such slot yet; after_lsn = 0 means everything from the first record."""
-        cluster_id = ""
-        if after_lsn:  # a position is one of a cluster
-            cluster_id = self.admin.GetHistory(admin_service_pb2.GetHistoryRequest(), timeout=self._timeout).cluster_id
-        return Follower(self.replication, slot, after_lsn, cluster_id)
+    def create_slot(self, name, confirmed_lsn=None):
+        """Makes a consumer's slot that holds the log behind confirmed_lsn; without one, behind the state of now."""
+        request = slot_service_pb2.CreateSlotRequest(name=name, kind=slot_service_pb2.SLOT_KIND_CONSUMER,
+                                                     confirmed_lsn=confirmed_lsn)
+        try:
+            return self.slots.CreateSlot(request, timeout=self._timeout).slot
+        except grpc.RpcError as error:
+            raise_towline_error(error)
+
+    def get_slot(self, name):
+        """The slot, or None."""
+        try:
+            return self.slots.GetSlot(slot_service_pb2.GetSlotRequest(name=name), timeout=self._timeout).slot
+        except grpc.RpcError as error:
+            if error.code() == grpc.StatusCode.NOT_FOUND:
+                return None
+            raise_towline_error(error)
+
+    def drop_slot(self, name):
+        """Refused (`slot_in_use`) while somebody is connected."""
+        try:
+            self.slots.DropSlot(slot_service_pb2.DropSlotRequest(name=name), timeout=self._timeout)
+        except grpc.RpcError as error:
+            raise_towline_error(error)
+
+    def follow(self, slot, after_lsn=None, position=None, process_instance=0):
+        """The change stream, see Follower. It begins
+
+        - behind `position`, a types_pb2.Position (cluster_id, lsn, chain) that was stored: the server compares it;
+        - or behind the record `after_lsn`, unchecked; 0 means everything from the first record;
+        - or, without either, where the slot stands; with what comes from now on if there is no such slot yet.
+
+        A program that connects again passes the same process_instance: its older session is then superseded.
+        """
+        start = replication_pb2.PullStart(
+            protocol_version=PROTOCOL_VERSION, slot=slot, kind=slot_service_pb2.SLOT_KIND_CONSUMER,
+            format=replication_pb2.RECORD_FORMAT_RECORDS, credit_bytes=CREDIT_BYTES,
+            process_instance=process_instance or new_process_instance())
+        if position is not None:
+            start.cluster_id, start.lsn, start.chain = position.cluster_id, position.lsn, position.chain
+        elif after_lsn is None:
+            start.from_slot = True
+        elif after_lsn:  # a position is one of a cluster
+            start.lsn = after_lsn
+            start.cluster_id = self.admin.GetHistory(admin_service_pb2.GetHistoryRequest(),
+                                                     timeout=self._timeout).cluster_id
+        return Follower(self.replication, start)
 
 
 class Follower:
@@ -135,25 +206,21 @@ class Follower:
                 work_on(record.change)
                 follower.ack(record.lsn)   # the log up to here may go
 
-    The server keeps the log for the slot from the last acked LSN on, so a follower that comes back later misses nothing.
-    Ends with TowlineError when the server ends the session, and with grpc.RpcError when the connection breaks; in both
-    cases make a new one.
+    The server keeps the log for the slot behind the last acked LSN, so a follower that comes back later misses nothing.
+    Ends with Refused if the server does not stream at all, with TowlineError when it ends the session, and with
+    grpc.RpcError when the connection breaks; then make a new one. Work on one record or batch that takes longer than
+    15 s ends the session: heartbeats are answered only while we are asked for more.
     """
 
-    def __init__(self, stub, slot, after_lsn=None, cluster_id=""):
+    def __init__(self, stub, start):
         self._requests = queue.SimpleQueue()
-        self._granted = CREDIT_BYTES
+        self._granted = start.credit_bytes
         self._received = 0
         self._confirmed = 0
         self._heartbeat = 0
         self._heartbeats = []  # (sequence, durable LSN) that our confirmed LSN does not cover yet
         self._heartbeat_covered = 0
         self._closed = False
-        start = replication_pb2.PullStart(
-            protocol_version=PROTOCOL_VERSION, slot=slot, kind=slot_service_pb2.SLOT_KIND_CONSUMER,
-            format=replication_pb2.RECORD_FORMAT_RECORDS, process_instance=random.getrandbits(63) | 1,
-            credit_bytes=self._granted, from_slot=after_lsn is None, lsn=after_lsn or 0,
-            cluster_id=cluster_id)
         self._requests.put(replication_pb2.PullRequest(start=start))
         self._call = stub.Pull(iter(self._requests.get, None))
         try:
@@ -163,24 +230,32 @@ class Follower:
             raise_towline_error(error)
         if self.started.decision != replication_pb2.RESUME_DECISION_PARTIAL:
             self.close()
-            raise TowlineError(self.started.reason, self.started.message, self.started.next_action)
+            raise Refused(self.started)
         self._received = self._confirmed = self.started.from_lsn - 1
 
     def __iter__(self):
+        for records in self.batches():
+            yield from records
+
+    def batches(self):
+        """Lists of records as they arrive, about 1 MiB or one larger record, to be worked on together. An empty list
+        comes with every heartbeat, a few times a second: the time to look at other things."""
         try:
             for response in self._call:
                 kind = response.WhichOneof("kind")
                 if kind == "records":
-                    self._received = response.records.records[-1].lsn
-                    yield from response.records.records
+                    records = list(response.records.records)
+                    self._received = records[-1].lsn
+                    yield records
                     # What is credited is the size of the records in the log, at most 40 bytes more than here.
-                    self._granted += response.ByteSize() + 40 * len(response.records.records)
+                    self._granted += response.ByteSize() + 40 * len(records)
                     self._requests.put(replication_pb2.PullRequest(
                         credit=replication_pb2.PullCredit(granted_bytes=self._granted)))
                 elif kind == "heartbeat":
                     self._heartbeat = response.heartbeat.sequence
                     self._heartbeats.append((self._heartbeat, response.heartbeat.durable_lsn))
                     self._send_ack()
+                    yield []
                 elif kind == "ended":
                     ended = response.ended
                     raise TowlineError(ended.reason, ended.message, ended.next_action, ended.metadata)
