@@ -72,6 +72,7 @@ void AddImportCommand(CLI::App& app, Selection& selection);
 void AddTailCommand(CLI::App& app, Selection& selection);
 void AddStatusCommands(CLI::App& app, Selection& selection);
 void AddSlotCommands(CLI::App& app, Selection& selection);
+void AddForecastCommand(CLI::App& slot, Selection& selection);  // below `slot`
 void AddWalCommands(CLI::App& app, Selection& selection);
 void AddBenchCommand(CLI::App& app, Selection& selection);
 
