@@ -94,6 +94,9 @@ class GrpcClient final : public Client {
   absl::StatusOr<v1::DropSlotResponse> DropSlot(const v1::DropSlotRequest& request) override {
     return Call<v1::DropSlotResponse>(*slots_, &v1::SlotService::Stub::DropSlot, request);
   }
+  absl::StatusOr<v1::ForecastSlotsResponse> ForecastSlots(const v1::ForecastSlotsRequest& request) override {
+    return Call<v1::ForecastSlotsResponse>(*slots_, &v1::SlotService::Stub::ForecastSlots, request);
+  }
   absl::StatusOr<v1::PlanResumeResponse> PlanResume(const v1::PlanResumeRequest& request) override {
     return Call<v1::PlanResumeResponse>(*replication_, &v1::ReplicationService::Stub::PlanResume, request);
   }

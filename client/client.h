@@ -69,6 +69,7 @@ class Client {
   virtual absl::StatusOr<v1::GetSlotResponse> GetSlot(const v1::GetSlotRequest& request) = 0;
   virtual absl::StatusOr<v1::CreateSlotResponse> CreateSlot(const v1::CreateSlotRequest& request) = 0;
   virtual absl::StatusOr<v1::DropSlotResponse> DropSlot(const v1::DropSlotRequest& request) = 0;
+  virtual absl::StatusOr<v1::ForecastSlotsResponse> ForecastSlots(const v1::ForecastSlotsRequest& request) = 0;
   virtual absl::StatusOr<v1::PlanResumeResponse> PlanResume(const v1::PlanResumeRequest& request) = 0;
   virtual absl::StatusOr<v1::DescribeStartResponse> DescribeStart() = 0;
   // Waits ten seconds longer than other calls.

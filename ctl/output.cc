@@ -1,6 +1,7 @@
 #include "ctl/output.h"
 
 #include <algorithm>
+#include <cmath>
 #include <utility>
 
 #include "absl/strings/str_cat.h"
@@ -8,6 +9,7 @@
 
 #include "common/check.h"
 #include "common/error.h"
+#include "common/names.h"
 
 namespace towline::ctl {
 namespace {
@@ -104,6 +106,14 @@ std::string FormatSeconds(double seconds) {
   if (seconds < 2 * kDay) return absl::StrFormat("%.1f h", seconds / kHour);
   if (seconds < 1000 * kDay) return absl::StrFormat("%.1f d", seconds / kDay);
   return "> 1000 d";
+}
+
+std::string FormatSecondsOrNever(bool comes, double seconds) { return comes ? FormatSeconds(seconds) : "never"; }
+
+std::string FormatRate(double bytes_per_second) {
+  if (!std::isfinite(bytes_per_second)) return "-";
+  const double size = std::min(std::abs(bytes_per_second), 0x1p63);
+  return absl::StrCat(bytes_per_second <= -1 ? "-" : "", FormatBytes(static_cast<uint64_t>(size)), "/s");
 }
 
 }  // namespace towline::ctl

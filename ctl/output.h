@@ -52,6 +52,12 @@ std::string EnumText(const Json& value);
 // In a readable unit, from "1.5 us" to "12.0 d"; "> 1000 d" beyond that.
 std::string FormatSeconds(double seconds);
 
+// A time that a forecast may not have: "never".
+std::string FormatSecondsOrNever(bool comes, double seconds);
+
+// "1.5 MiB/s", "-3 KiB/s".
+std::string FormatRate(double bytes_per_second);
+
 }  // namespace towline::ctl
 
 #endif  // TOWLINE_CTL_OUTPUT_H_

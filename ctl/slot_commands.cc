@@ -110,7 +110,7 @@ void AddCreate(CLI::App& slot, Selection& selection) {
 }  // namespace
 
 void AddSlotCommands(CLI::App& app, Selection& selection) {
-  CLI::App* slot = app.add_subcommand("slot", "Durable claims on the log: list, get, create, drop, explain");
+  CLI::App* slot = app.add_subcommand("slot", "Durable claims on the log: list, get, create, drop, explain, forecast");
   slot->require_subcommand(1);
   CLI::App* list = slot->add_subcommand("list", "List all slots");
   OnSelected(*list, selection, RunList);
@@ -129,6 +129,7 @@ void AddSlotCommands(CLI::App& app, Selection& selection) {
   OnSelected(*drop, selection, [drop_options](Context& context) { return RunDrop(context, *drop_options); });
 
   AddSlotExplainCommand(*slot, selection);
+  AddForecastCommand(*slot, selection);
 }
 
 }  // namespace towline::ctl

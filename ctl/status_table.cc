@@ -98,9 +98,24 @@ void PrintSlotsTable(std::ostream& out, const google::protobuf::RepeatedPtrField
   table.Print(out, indent);
 }
 
+void PrintDisk(std::ostream& out, const v1::DiskStatus& disk) {
+  out << "disk      " << FormatBytes(disk.available_bytes()) << " of " << FormatBytes(disk.total_bytes()) << " free, "
+      << absl::StrFormat("%.1f %% in use", 100 * disk.used_ratio());
+  if (disk.has_growth_bytes_per_second_1m()) {
+    out << ", grows by " << FormatRate(disk.growth_bytes_per_second_1m()) << " (1 min), "
+        << FormatRate(disk.growth_bytes_per_second_15m()) << " (15 min)";
+  }
+  if (disk.guard_ratio() > 0) {
+    out << ", guard at " << absl::StrFormat("%g %%", 100 * disk.guard_ratio()) << ": "
+        << FormatSecondsOrNever(disk.has_seconds_to_guard(), disk.seconds_to_guard());
+  }
+  out << ", full: " << FormatSecondsOrNever(disk.has_seconds_to_full(), disk.seconds_to_full()) << "\n";
+}
+
 void PrintStatusTable(std::ostream& out, const v1::GetStatusResponse& status) {
   PrintNode(out, status);
   PrintLog(out, status.wal(), status.store());
+  if (status.has_disk()) PrintDisk(out, status.disk());
   if (status.has_upstream()) {
     out << "upstream  " << OrDash(status.upstream().endpoint()) << "  " << status.upstream().state();
     if (!status.upstream().message().empty()) out << "  " << status.upstream().message();

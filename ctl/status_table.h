@@ -13,6 +13,7 @@
 namespace towline::ctl {
 
 void PrintStatusTable(std::ostream& out, const v1::GetStatusResponse& status);
+void PrintDisk(std::ostream& out, const v1::DiskStatus& disk);
 void PrintHistoryTable(std::ostream& out, const google::protobuf::RepeatedPtrField<v1::HistoryEntry>& history,
                        absl::string_view indent = "");
 void PrintMembersTable(std::ostream& out, const google::protobuf::RepeatedPtrField<v1::Member>& members,

@@ -112,35 +112,69 @@ std::vector<PeerStatus> ReplicationSourceImpl::Peers() const {
   return peers;
 }
 
-std::vector<SlotStatus> ReplicationSourceImpl::Slots() const {
-  double bytes_per_second = 0;
-  {
-    MutexLock lock(&mutex_);
-    bytes_per_second = bytes_per_second_;
+ForecastInput ReplicationSourceImpl::LookAtSlots(const std::vector<slots::Slot>& slots, LogAndState* live) const {
+  ForecastInput input;
+  input.limits = core_.slots.limits();
+  input.kept_log_bytes = core_.options.wal_keep_bytes;
+  Lsn first_lsn = 0;
+  if (live != nullptr) {
+    const wal::SpoolStats stats = live->spool().stats();
+    first_lsn = stats.first_lsn;
+    input.log_bytes = stats.retained_bytes;
   }
+  for (const slots::Slot& slot : slots) {
+    ForecastSlot& look = input.slots.emplace_back();
+    look.name = slot.name;
+    look.kind = slot.kind;
+    look.state = slot.state;
+    look.is_copy = !slot.origin.empty();
+    if (slot.invalidation) {
+      look.lost_cause = slot.invalidation->cause;
+    } else if (live == nullptr || slot.data_generation != live->number() || slot.confirmed_lsn + 1 < first_lsn) {
+      look.lost_cause = "wal_removed";
+    } else {
+      look.retained_bytes = live->spool().BytesBehind(slot.confirmed_lsn);
+    }
+    const std::optional<int64_t> idle_micros = core_.slots.IdleMicros(slot.name);
+    look.has_session = !idle_micros;
+    look.idle_seconds = static_cast<double>(idle_micros.value_or(0)) * 1e-6;
+  }
+  MutexLock lock(&mutex_);
+  input.append = rates_.append().rates();
+  input.measured_seconds = rates_.append().measured_seconds();
+  input.disk = disk_;
+  input.disk_growth = rates_.disk_growth().rates();
+  for (size_t i = 0; i < slots.size(); ++i) input.slots[i].drain = rates_.drain(slots[i]);
+  return input;
+}
+
+std::vector<SlotStatus> ReplicationSourceImpl::Slots() const {
   const std::shared_ptr<LogAndState> live = core_.host.Live();
+  const std::vector<slots::Slot> slots = core_.slots.List();
+  const Forecast forecast = MakeForecast(LookAtSlots(slots, live.get()));
+  const uint64_t most = forecast.limits.max_retained_bytes;
   std::vector<SlotStatus> list;
-  for (const slots::Slot& slot : core_.slots.List()) list.push_back(StatusOf(slot, live.get(), bytes_per_second));
+  for (size_t i = 0; i < slots.size(); ++i) {
+    const SlotForecast& of_slot = forecast.slots[i];
+    SlotStatus& status = list.emplace_back();
+    status.slot = slots[i];
+    status.retained_bytes = of_slot.slot.retained_bytes;
+    status.headroom_bytes = of_slot.headroom_bytes;
+    status.headroom_seconds = of_slot.headroom_seconds;
+    status.health = status.headroom_bytes < most / 4 ? "at_risk" : "reserved";
+    if (!of_slot.slot.lost_cause.empty()) status.health = "lost";
+  }
   return list;
 }
 
-SlotStatus ReplicationSourceImpl::StatusOf(const slots::Slot& slot, LogAndState* live, double bytes_per_second) const {
-  SlotStatus status;
-  status.slot = slot;
-  const bool lost = slot.state == slots::SlotState::kInvalidated || live == nullptr ||
-                    slot.data_generation != live->number() || slot.confirmed_lsn + 1 < live->spool().stats().first_lsn;
-  if (lost) {
-    status.health = "lost";
-    return status;
-  }
-  const uint64_t most = core_.slots.limits().max_retained_bytes;
-  status.retained_bytes = live->spool().BytesBehind(slot.confirmed_lsn);
-  status.headroom_bytes = most - std::min(most, status.retained_bytes);
-  status.health = status.headroom_bytes < most / 4 ? "at_risk" : "reserved";
-  if (bytes_per_second > 0) {
-    status.headroom_seconds = static_cast<double>(status.headroom_bytes) / bytes_per_second;
-  }
-  return status;
+Forecast ReplicationSourceImpl::ForecastSlots(const ForecastWhatIf& what_if) const {
+  const std::shared_ptr<LogAndState> live = core_.host.Live();
+  return MakeForecast(LookAtSlots(core_.slots.List(), live.get()), what_if);
+}
+
+Forecast ReplicationSourceImpl::ForecastNode() const {
+  const std::shared_ptr<LogAndState> live = core_.host.Live();
+  return MakeForecast(LookAtSlots({}, live.get()));
 }
 
 ResyncCounters ReplicationSourceImpl::Counters() const { return core_.counters(); }

@@ -21,6 +21,7 @@
 #include "common/rng.h"
 #include "primary/node_view.h"
 #include "primary/resync_planner.h"
+#include "primary/slot_forecast.h"
 #include "slots/slot_table.h"
 
 namespace towline {
@@ -78,8 +79,8 @@ struct SourceOptions {
   int64_t slots_persist_micros = 1'000'000;
   uint64_t wal_keep_bytes = 1ull << 30;
   int max_snapshot_sessions = 4;
-  std::function<double()> disk_used_ratio;  // share of the disk in use, 0 to 1; empty = not known
-  double disk_warn_ratio = 0;               // from here on a warning is logged; 0 = off
+  std::function<absl::StatusOr<SpaceInfo>()> disk_space;  // of the data directory's disk; empty = not known
+  double disk_warn_ratio = 0;                             // share in use from which on a warning is logged; 0 = off
 };
 
 // A replica or consumer, for status and metrics.
@@ -102,7 +103,7 @@ struct SlotStatus {
   std::string health;  // reserved, at_risk, lost
   uint64_t retained_bytes = 0;
   uint64_t headroom_bytes = 0;
-  std::optional<double> headroom_seconds;
+  std::optional<double> headroom_seconds;  // absent = it drains as fast as the log grows, or nothing is measured yet
 };
 
 // Counters by "decision/reason"; replicas and consumers apart. A decision counts when the first ack behind it arrives;
@@ -151,6 +152,10 @@ class ReplicationSource {
 
   virtual std::vector<PeerStatus> Peers() const = 0;
   virtual std::vector<SlotStatus> Slots() const = 0;
+  // Of all slots, ordered by name, and of the disk. What is not measured yet is absent.
+  virtual Forecast ForecastSlots(const ForecastWhatIf& what_if) const = 0;
+  // The same without the slots, which costs next to nothing.
+  virtual Forecast ForecastNode() const = 0;
   virtual ResyncCounters Counters() const = 0;
 
   // Ends all sessions (the node changes its role or generation, or stops). Their Next returns kEnd with this status.

@@ -7,6 +7,7 @@
 #include <functional>
 #include <map>
 #include <memory>
+#include <optional>
 #include <string>
 #include <vector>
 
@@ -14,7 +15,9 @@
 #include "absl/status/statusor.h"
 
 #include "common/mutex.h"
+#include "primary/rates.h"
 #include "primary/replication_source.h"
+#include "primary/slot_forecast.h"
 #include "primary/source_core.h"
 
 namespace towline {
@@ -31,6 +34,8 @@ class ReplicationSourceImpl final : public ReplicationSource {
   void ForwardHeartbeat(const HeartbeatInfo& heartbeat) override;
   std::vector<PeerStatus> Peers() const override;
   std::vector<SlotStatus> Slots() const override;
+  Forecast ForecastSlots(const ForecastWhatIf& what_if) const override;
+  Forecast ForecastNode() const override;
   ResyncCounters Counters() const override;
   void EndSessions(const absl::Status& status) override;
 
@@ -41,11 +46,11 @@ class ReplicationSourceImpl final : public ReplicationSource {
   absl::Status ApplyLimits(LogAndState& live) TOWLINE_REQUIRES(core_.resume_mutex);
   absl::Status HoldAgain(LogAndState& live) TOWLINE_REQUIRES(core_.resume_mutex);
   absl::Status Prune(LogAndState& live) TOWLINE_REQUIRES(core_.resume_mutex);
-  void MeasureRate(const LogAndState& live, const wal::SpoolStats& stats, int64_t now) TOWLINE_EXCLUDES(mutex_);
+  void MeasureDisk() TOWLINE_EXCLUDES(mutex_);
+  void MeasureRates(LogAndState& live, int64_t now) TOWLINE_EXCLUDES(mutex_);
 
-  void MeasureDisk();
-
-  SlotStatus StatusOf(const slots::Slot& slot, LogAndState* live, double bytes_per_second) const;
+  // --- Status ---
+  ForecastInput LookAtSlots(const std::vector<slots::Slot>& slots, LogAndState* live) const TOWLINE_EXCLUDES(mutex_);
 
   SourceCore core_;
 
@@ -57,10 +62,8 @@ class ReplicationSourceImpl final : public ReplicationSource {
   bool disk_warned_ = false;
 
   mutable Mutex mutex_;
-  double bytes_per_second_ TOWLINE_GUARDED_BY(mutex_) = 0;  // smoothed rate at which the log grows
-  uint64_t rate_generation_ TOWLINE_GUARDED_BY(mutex_) = 0;
-  uint64_t rate_bytes_ TOWLINE_GUARDED_BY(mutex_) = 0;
-  int64_t rate_micros_ TOWLINE_GUARDED_BY(mutex_) = 0;
+  LogRates rates_ TOWLINE_GUARDED_BY(mutex_);
+  std::optional<SpaceInfo> disk_ TOWLINE_GUARDED_BY(mutex_);
 };
 
 }  // namespace towline

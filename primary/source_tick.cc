@@ -11,12 +11,6 @@
 #include "primary/source_impl.h"
 
 namespace towline {
-namespace {
-
-// Weight of the newest measurement in the smoothed write rate.
-constexpr double kRateWeight = 0.2;
-
-}  // namespace
 
 absl::Status ReplicationSourceImpl::Tick() {
   const int64_t now = core_.clock.MonotonicMicros();
@@ -56,8 +50,8 @@ void ReplicationSourceImpl::ForwardHeartbeat(const HeartbeatInfo& heartbeat) {
 }
 
 absl::Status ReplicationSourceImpl::Retain(LogAndState& live, int64_t now) {
-  MeasureRate(live, live.spool().stats(), now);
   MeasureDisk();
+  MeasureRates(live, now);
   MutexLock lock(&core_.resume_mutex);
   core_.ForEachSession([](ServedSession& session) { session.OnRetention(); });
   TOWLINE_RETURN_IF_ERROR(ApplyLimits(live));
@@ -66,8 +60,13 @@ absl::Status ReplicationSourceImpl::Retain(LogAndState& live, int64_t now) {
 }
 
 void ReplicationSourceImpl::MeasureDisk() {
-  if (!core_.options.disk_used_ratio) return;
-  disk_used_ratio_ = core_.options.disk_used_ratio();
+  if (!core_.options.disk_space) return;
+  const absl::StatusOr<SpaceInfo> space = core_.options.disk_space();
+  disk_used_ratio_ = space.ok() ? space->used_ratio() : 0;
+  {
+    MutexLock lock(&mutex_);
+    disk_ = space.ok() ? std::optional<SpaceInfo>(*space) : std::nullopt;
+  }
   const bool warn = core_.options.disk_warn_ratio > 0 && disk_used_ratio_ >= core_.options.disk_warn_ratio;
   if (warn != disk_warned_) {
     core_.logger.Log(warn ? LogLevel::kWarning : LogLevel::kInfo, warn ? "disk_nearly_full" : "disk_has_room",
@@ -137,19 +136,16 @@ absl::Status ReplicationSourceImpl::Prune(LogAndState& live) {
   return absl::OkStatus();
 }
 
-void ReplicationSourceImpl::MeasureRate(const LogAndState& live, const wal::SpoolStats& stats, int64_t now) {
+void ReplicationSourceImpl::MeasureRates(LogAndState& live, int64_t now) {
+  const std::vector<slots::Slot> slots = core_.slots.List();
+  LogRates::Look look;
+  look.now_micros = now;
+  look.data_generation = live.number();
+  look.appended_bytes = live.spool().stats().appended_bytes;
+  look.bytes_behind = [&live](Lsn lsn) { return live.spool().BytesBehind(lsn); };
   MutexLock lock(&mutex_);
-  const bool comparable = rate_micros_ != 0 && rate_generation_ == live.number() && now > rate_micros_ &&
-                          stats.appended_bytes >= rate_bytes_;
-  if (comparable) {
-    const double rate =
-        static_cast<double>(stats.appended_bytes - rate_bytes_) * 1e6 / static_cast<double>(now - rate_micros_);
-    bytes_per_second_ += kRateWeight * (rate - bytes_per_second_);
-    if (bytes_per_second_ < 1) bytes_per_second_ = 0;  // no writes, so no forecast
-  }
-  rate_generation_ = live.number();
-  rate_bytes_ = stats.appended_bytes;
-  rate_micros_ = now;
+  if (disk_) look.disk_used_bytes = disk_->total_bytes - std::min(disk_->total_bytes, disk_->available_bytes);
+  rates_.Observe(look, slots);
 }
 
 }  // namespace towline

@@ -1,6 +1,7 @@
 #include "server/metrics.h"
 
 #include <initializer_list>
+#include <optional>
 #include <prometheus/metric_family.h>
 #include <prometheus/text_serializer.h>
 #include <utility>
@@ -81,6 +82,31 @@ void AddNode(Node& node, const v1::GetStatusResponse& status, Families* out) {
   out->Gauge("exact", "1 if the state is exactly a prefix of the log.", status.exact() ? 1 : 0);
   out->Gauge("term", "Current term.", static_cast<double>(status.term()));
   out->Gauge("insecure", "1 if the node listens beyond loopback without TLS.", node.config().insecure ? 1 : 0);
+}
+
+void AddRates(const std::string& name, const std::string& help, const std::optional<Rates>& rates, Families* out) {
+  out->Declare(prometheus::MetricType::Gauge, name, help);
+  if (!rates) return;
+  out->Gauge(name, help, rates->per_second_1m, {{"window", "1m"}});
+  out->Gauge(name, help, rates->per_second_15m, {{"window", "15m"}});
+}
+
+// Absent = never.
+void AddForecast(const std::string& name, const std::string& help, const std::optional<double>& seconds,
+                 Families* out) {
+  out->Declare(prometheus::MetricType::Gauge, name, help);
+  if (seconds) out->Gauge(name, help, *seconds);
+}
+
+void AddForecasts(const Forecast& forecast, Families* out) {
+  AddRates("wal_append_bytes_per_second", "Growth of the log, smoothed over the window.", forecast.append, out);
+  const DiskForecast disk = forecast.disk.value_or(DiskForecast{});
+  AddRates("disk_growth_bytes_per_second", "Growth of what is in use of the disk, by whomever, smoothed.", disk.growth,
+           out);
+  AddForecast("disk_guard_forecast_seconds", "Until disk.guard_ratio is reached at the larger of these rates.",
+              disk.seconds_to_guard, out);
+  AddForecast("disk_full_forecast_seconds", "Until nothing can be written at the larger of these rates.",
+              disk.seconds_to_full, out);
 }
 
 void AddDisk(Node& node, Families* out) {
@@ -205,7 +231,7 @@ const char* StateName(v1::SlotState state) {
 }
 
 void AddSlots(Node& node, const v1::GetStatusResponse& status, Families* out) {
-  const std::string headroom_help = "The same in seconds at the present write rate.";
+  const std::string headroom_help = "The same in seconds, at the rates of the log and the slot; absent = never.";
   out->Declare(prometheus::MetricType::Gauge, "slot_headroom_seconds", headroom_help);
   for (const v1::Slot& slot : status.slots()) {
     const Labels labels = {{"slot", slot.name()}};
@@ -264,6 +290,7 @@ std::string RenderMetrics(Node& node) {
   AddNode(node, status, &families);
   AddWal(node, status, &families);
   AddDisk(node, &families);
+  AddForecasts(node.source().ForecastNode(), &families);
   AddWrites(node, &families);
   AddReplicas(status, &families);
   AddSlots(node, status, &families);

@@ -84,10 +84,7 @@ absl::StatusOr<std::unique_ptr<Node>> Node::Open(const NodeConfig& config, const
   options.slots_persist_micros = config.slots_persist_interval_micros;
   options.wal_keep_bytes = config.wal_keep_bytes;
   options.disk_warn_ratio = config.disk_warn_ratio;
-  options.disk_used_ratio = [self = node.get()] {
-    const absl::StatusOr<SpaceInfo> space = self->Space();
-    return space.ok() ? space->used_ratio() : 0;
-  };
+  options.disk_space = [self = node.get()] { return self->Space(); };
   node->source_ = NewReplicationSource(*node, *node->directory_.slots, deps.clock, deps.rng, deps.logger, options);
   if (node->is_primary()) node->MakeLifecycle();
   return node;

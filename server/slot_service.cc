@@ -5,8 +5,10 @@
 #include <utility>
 
 #include "absl/strings/str_cat.h"
+
 #include "common/error.h"
 #include "common/names.h"
+#include "server/forecast_report.h"
 #include "server/run_on_pool.h"
 #include "server/status_report.h"
 
@@ -31,6 +33,10 @@ void SlotServiceImpl::Serve(RpcQueue& queue) {
               [this](const v1::DropSlotRequest& request, v1::DropSlotResponse* response) {
                 return Drop(request, response);
               });
+  ServeOnPool(queue, &service_, &Service::RequestForecastSlots, pool_,
+              [this](const v1::ForecastSlotsRequest& request, v1::ForecastSlotsResponse* response) {
+                return ReportForecast(node_, request, response);
+              });
 }
 
 absl::Status SlotServiceImpl::Drop(const v1::DropSlotRequest& request, v1::DropSlotResponse* response) {
@@ -47,8 +53,7 @@ absl::Status SlotServiceImpl::Find(const std::string& name, v1::Slot* out) {
     FillSlot(slot, out);
     return absl::OkStatus();
   }
-  return MakeError(absl::StatusCode::kNotFound, "slot_not_found", absl::StrCat("there is no slot \"", Printable(name), "\""),
-                   "list them with: towctl slot list");
+  return SlotNotFoundError(name);
 }
 
 absl::Status SlotServiceImpl::Create(const v1::CreateSlotRequest& request, v1::CreateSlotResponse* response) {

@@ -3,11 +3,11 @@
 #include <algorithm>
 #include <vector>
 
+#include "server/forecast_report.h"
 #include "server/position_proto.h"
 #include "server/version.h"
 
 namespace towline {
-namespace {
 
 v1::SlotKind ToProto(slots::SlotKind kind) {
   return kind == slots::SlotKind::kReplica ? v1::SLOT_KIND_REPLICA : v1::SLOT_KIND_CONSUMER;
@@ -28,6 +28,8 @@ v1::SlotState ToProto(slots::SlotState state) {
   }
   return v1::SLOT_STATE_UNSPECIFIED;
 }
+
+namespace {
 
 v1::SlotHealth HealthToProto(const std::string& health) {
   if (health == "reserved") return v1::SLOT_HEALTH_RESERVED;
@@ -179,6 +181,9 @@ void FillStatus(Node& node, v1::GetStatusResponse* out) {
   FillResync(node.source().Counters(), out->mutable_resync());
   out->set_version(kVersion);
   out->set_uptime_seconds(static_cast<double>(node.clock().MonotonicMicros() - node.started_micros()) / 1e6);
+  if (const Forecast forecast = node.source().ForecastNode(); forecast.disk) {
+    FillDisk(*forecast.disk, node.config(), out->mutable_disk());
+  }
 }
 
 void FillTopology(Node& node, v1::GetTopologyResponse* out) {

@@ -14,6 +14,9 @@ void FillStatus(Node& node, v1::GetStatusResponse* out);
 void FillTopology(Node& node, v1::GetTopologyResponse* out);
 void FillSlot(const SlotStatus& status, v1::Slot* out);
 
+v1::SlotKind ToProto(slots::SlotKind kind);
+v1::SlotState ToProto(slots::SlotState state);
+
 }  // namespace towline
 
 #endif  // TOWLINE_SERVER_STATUS_REPORT_H_

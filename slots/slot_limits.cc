@@ -55,6 +55,13 @@ Lsn SlotTable::Floor(uint64_t data_generation) const {
   return floor;
 }
 
+std::optional<int64_t> SlotTable::IdleMicros(const std::string& name) const {
+  MutexLock lock(&mutex_);
+  const Live* const live = FindLocked(name);
+  if (live == nullptr || live->session_id != 0) return std::nullopt;
+  return clock_.MonotonicMicros() - live->idle_since_micros;
+}
+
 absl::StatusOr<std::vector<Slot>> SlotTable::EnforceLimits(const LogView& log, uint64_t data_generation) {
   MutexLock save_lock(&save_mutex_);
   std::vector<Candidate> candidates;  // the log is asked without mutex_

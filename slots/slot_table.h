@@ -176,6 +176,10 @@ class SlotTable {
   // slot generations; saved.
   absl::Status SwitchDataGeneration(uint64_t data_generation, Lsn end_lsn);
 
+  // Since the end of the last session, the start of the process or RestartIdleTimes; nullopt while a session is
+  // connected, and for an unknown name.
+  std::optional<int64_t> IdleMicros(const std::string& name) const;
+
   // Starts the idle time of every slot again, as a promotion does.
   void RestartIdleTimes();
 

@@ -205,6 +205,13 @@ class FakeSlots final : public v1::SlotService::Service {
     state_.slots.erase(slot);
     return grpc::Status::OK;
   }
+  grpc::Status ForecastSlots(grpc::ServerContext*, const v1::ForecastSlotsRequest* request,
+                             v1::ForecastSlotsResponse* response) override {
+    MutexLock lock(&state_.mutex);
+    state_.forecasts.push_back(*request);
+    *response = state_.forecast;
+    return grpc::Status::OK;
+  }
 
  private:
   static grpc::Status NotFound(const std::string& name) {

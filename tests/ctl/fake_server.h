@@ -18,6 +18,7 @@
 #include "towline/v1/admin_service.pb.h"
 #include "towline/v1/kv_service.pb.h"
 #include "towline/v1/replication_service.pb.h"
+#include "towline/v1/slot_service.pb.h"
 
 namespace towline::testing {
 
@@ -29,6 +30,7 @@ struct FakeState {
   std::vector<v1::Record> log;  // log[i] has LSN i + 1
   std::map<std::string, v1::Slot> slots;
   std::map<std::string, v1::WriteResponse> request_ids;  // "client:sequence"
+  v1::ForecastSlotsResponse forecast;                    // what ForecastSlots answers
   v1::GetStatusResponse status;                          // what GetStatus answers, with wal.durable_lsn filled in
 
   // Switches.
@@ -50,6 +52,7 @@ struct FakeState {
   uint64_t stream_messages = 0;
   uint64_t stream_elements = 0;
   std::vector<v1::ScanRequest> scans;
+  std::vector<v1::ForecastSlotsRequest> forecasts;
 };
 
 class FakeServer {

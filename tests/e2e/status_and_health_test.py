@@ -18,7 +18,7 @@ from workload import fill
 
 # docs/guides/operating.md, "Status": the fields that tools may rely on.
 STATUS_FIELDS = {"cluster_id", "node_id", "role", "state", "exact", "term", "history", "members", "wal", "store",
-                 "upstream", "replicas", "slots", "resync"}
+                 "upstream", "replicas", "slots", "resync", "disk"}
 WAL_FIELDS = {"first_lsn", "durable_lsn", "committed_lsn", "retained_bytes", "segments"}
 REPLICA_FIELDS = {"node_id", "slot", "state", "sent_lsn", "received_lsn", "flushed_lsn", "applied_lsn", "lag_records",
                   "lag_bytes", "lag_seconds"}

@@ -198,8 +198,12 @@ TEST_F(SourceRetentionTest, StatusTellsHealthAndHeadroom) {
   EXPECT_EQ(status.health, "at_risk");
   EXPECT_NEAR(static_cast<double>(status.retained_bytes), 80 * 4080, 2000);
   EXPECT_EQ(status.retained_bytes + status.headroom_bytes, 400'000u);
+  // Both windows are as young as the two looks: all that was written, over that time.
+  const double rate =
+      static_cast<double>(status.retained_bytes) / 1e-6 / static_cast<double>(options_.slots_persist_micros);
   ASSERT_TRUE(status.headroom_seconds.has_value());
-  EXPECT_GT(*status.headroom_seconds, 0);
+  EXPECT_NEAR(*status.headroom_seconds, static_cast<double>(status.headroom_bytes) / rate,
+              0.1 * *status.headroom_seconds);
 
   Write(30, 4000);
   Retain();
@@ -207,6 +211,49 @@ TEST_F(SourceRetentionTest, StatusTellsHealthAndHeadroom) {
   EXPECT_EQ(status.health, "lost");
   EXPECT_EQ(status.retained_bytes, 0u);
   EXPECT_EQ(status.headroom_bytes, 0u);
+}
+
+TEST_F(SourceRetentionTest, ForecastsTellStandingAndFollowingSlotsApart) {
+  limits_.max_retained_bytes = 400'000;
+  limits_.replica_idle_micros = int64_t{24} * 3600 * 1'000'000;
+  uint64_t available_bytes = 10'000'000;
+  options_.disk_space = [&available_bytes] { return SpaceInfo{20'000'000, available_bytes}; };
+  OpenNode();
+  AttachAt("away", 1)->Close();
+  auto owner = AttachAt("here", 1);
+  Tick();
+  Forecast forecast = source_->ForecastSlots({});
+  EXPECT_FALSE(forecast.append.has_value());  // one look
+  EXPECT_EQ(forecast.slots[0].cause, "idle_timeout");
+
+  for (int i = 0; i < 20; ++i) {
+    Write(1, 4000);
+    available_bytes -= 5000;
+    owner->Receive();
+    ASSERT_THAT(owner->AckAll(Durable()), IsOk());
+    Pass(options_.slots_persist_micros);
+  }
+  forecast = source_->ForecastSlots({});
+  EXPECT_NEAR(forecast.append->per_second_1m, 4080, 100);
+  EXPECT_NEAR(forecast.disk->growth->per_second_15m, 5000, 100);
+  EXPECT_NEAR(*forecast.disk->seconds_to_full, 9'900'000 / 5000, 50);
+  const SlotForecast& away = forecast.slots[0];
+  EXPECT_EQ(away.slot.drain->per_second_15m, 0);
+  EXPECT_FALSE(away.slot.has_session);
+  EXPECT_EQ(away.cause, "retained_bytes");
+  EXPECT_NEAR(*away.seconds_to_invalidation, (400'000 - 20 * 4080) / 4080.0, 3);
+  const SlotForecast& here = forecast.slots[1];
+  EXPECT_TRUE(here.slot.has_session);
+  EXPECT_NEAR(here.slot.drain->per_second_1m, 4080, 100);
+  EXPECT_FALSE(here.headroom_seconds.has_value() && *here.headroom_seconds < 10 * *away.headroom_seconds);
+  EXPECT_FALSE(source_->ForecastSlots({.replica_off_seconds = 200}).slots[1].survives);
+  EXPECT_EQ(source_->ForecastNode().slots.size(), 0u);
+
+  // A slot that is new has a rate of its own.
+  owner->Close();
+  ASSERT_THAT(slots_->Drop("away", true), IsOk());
+  AttachAt("away", Durable())->Close();
+  EXPECT_FALSE(source_->ForecastSlots({}).slots[0].slot.drain.has_value());
 }
 
 }  // namespace

@@ -378,11 +378,16 @@ TEST_F(SlotTableTest, IdleTimeStartsAgainWithTheProcessAndIgnoresTheWallClock) {
   absl::StatusOr<std::vector<Slot>> invalidated = table_->EnforceLimits(Log(1, 100), kGeneration);
   ASSERT_THAT(invalidated, IsOk());
   EXPECT_TRUE(invalidated->empty());
+  EXPECT_EQ(table_->IdleMicros("c1"), 23 * kHour);
   table_->RestartIdleTimes();
+  EXPECT_EQ(table_->IdleMicros("c1"), 0);
   clock_.Advance(23 * kHour);
   EXPECT_TRUE(table_->EnforceLimits(Log(1, 100), kGeneration)->empty());
   clock_.Advance(2 * kHour);
   EXPECT_EQ(table_->EnforceLimits(Log(1, 100), kGeneration)->size(), 1u);
+  Begin("c1");
+  EXPECT_FALSE(table_->IdleMicros("c1").has_value());
+  EXPECT_FALSE(table_->IdleMicros("nobody").has_value());
 }
 
 TEST_F(SlotTableTest, SlotsOfAnotherDataGenerationHoldNothing) {
