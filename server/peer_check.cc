@@ -93,7 +93,7 @@ void PeerCheck::TellOfSilent() const {
     logger_.Log(LogLevel::kWarning, "peer_not_heard",
                 {{"node", member.node_id},
                  {"address", member.address},
-                 {"next_action", "writes open without it; if this data directory is an older copy, stop at once"}});
+                 {"next_action", "writes open without it; if it is gone for good: towctl member remove"}});
   }
 }
 
