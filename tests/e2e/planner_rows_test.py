@@ -6,192 +6,17 @@ Row 3 is out of reach: a node's term is that of its log until there are promises
 import json
 import re
 
-import control_file
 import harness
 import pull_client
-from harness import NodeTest, wait_until
-from pull_client import PullStream, SnapshotStream, consumer_start, history, replica_start
-from towline.v1 import slot_service_pb2, types_pb2
+import state_files
+import towline_client
+from pull_client import PullStream, consumer_start, history, replica_start
+from resync_checks import ELSEWHERE, MIB, OPTIONS, PlannerTest, decisions
+from towline.v1 import slot_service_pb2
 from workload import fill
 
-MIB = 1 << 20
-OPTIONS = {"wal.segment_bytes": "1MiB", "wal.keep_bytes": "6MiB", "wal.spare_segments": "1",
-           "bootstrap.replay_max_bytes": "2MiB", "store.flush_bytes": "1MiB", "store.flush_interval": "100ms",
-           "slots.persist_interval": "50ms", "wal.scrub_rate": "0B"}
 OTHER_CLUSTER = "0123456789abcdef01234567"
 TERM_ID_2 = 0xb2
-ELSEWHERE = 0xc3  # term_id of a promotion that this log does not hold
-REFUSALS = ("refuse", "retry_after")
-
-
-def decisions(node):
-    """Counters of both kinds by decision and reason, as status and metrics tell. They are asked one after the other, so
-    that they differ while something is being counted."""
-    return wait_until(lambda: agreed_decisions(node), "status and metrics count the same", timeout=5)
-
-
-def agreed_decisions(node):
-    by_kind = {"resync": {}, "consumer": {}}
-    metrics = node.metrics()
-    for name, value in metrics.items():
-        found = re.fullmatch(r'towline_(\w+)_decisions_total\{decision="(\w+)",reason="(\w+)"\}', name)
-        if found:
-            by_kind[found[1]][f"{found[2]}/{found[3]}"] = int(value)
-    resync = node.towctl_json("status")["resync"]
-    same = resync["by_reason"] == by_kind["resync"]
-    for total, decision in (("partial_total", "partial"), ("full_total", "full"), ("rewind_total", "rewind"),
-                            ("refused_total", "refuse")):
-        expected = sum(count for key, count in by_kind["resync"].items() if key.split("/")[0] == decision)
-        same = same and resync[total] == expected == metrics[f"towline_resync_{total}"]
-    return by_kind if same else None
-
-
-class PlannerTest(NodeTest):
-    """Asks nodes and checks what they answer."""
-
-    def assert_slot(self, node, name, state, cause=None):
-        """The slot as `towctl status` and the metrics show it; returns the former."""
-        shown = {"state": state, "cause": cause}
-
-        def matches():
-            slots = {slot["name"]: slot for slot in node.towctl_json("status")["slots"]}
-            slot = slots.get(name)
-            shown["last"] = slot
-            if slot is None or slot["state"] != state:
-                return None
-            if (slot["invalidation"] or {}).get("cause") != cause:
-                return None
-            metrics = node.metrics()
-            one_hot = {other: metrics[f'towline_slot_state{{slot="{name}",state="{other}"}}']
-                       for other in ("active", "inactive", "bootstrapping", "rewinding", "invalidated")}
-            return slot if one_hot == {other: float(other == state) for other in one_hot} else None
-
-        return wait_until(matches, f"slot {name} is {state} {cause or ''}", describe=lambda: shown["last"])
-
-    def assert_counted(self, node, start, before, *keys):
-        """What was counted since `before` is `keys`, once each."""
-        kind = "resync" if start.kind == pull_client.REPLICA else "consumer"
-        expected = {name: dict(counts) for name, counts in before.items()}
-        for key in keys:
-            expected[kind][key] = expected[kind].get(key, 0) + 1
-        wait_until(lambda: decisions(node) == expected, f"counted is {expected}", describe=lambda: decisions(node))
-        return expected
-
-    def logged_row(self, node, start):
-        """Row of the newest decision about the slot."""
-        lines = [line for line in node.log().splitlines() if f" resync_decision node={node.node_id} node={start.slot} "
-                 in line]
-        return re.search(r" row=(\w+) ", lines[-1])[1]
-
-    def ask(self, node, row, decision, reason, start, numbers=()):
-        """Asks and checks the answer, which names `numbers` and is what PlanResume said before without any effect. Then
-        takes the decision to its end and checks that it counts once, when it takes effect."""
-        before = decisions(node)
-        slots = node.status()["slots"]
-        planned = pull_client.plan(node, start).plan
-        self.assertEqual(decisions(node), before, "a plan counts nothing")
-        self.assertEqual([slot["name"] for slot in node.status()["slots"]], [slot["name"] for slot in slots])
-        with PullStream(node, start) as stream:
-            started = stream.started
-            self.assertEqual((stream.decision, started.reason), (decision, reason), started.message)
-            self.assertEqual(self.logged_row(node, start), row)
-            for name in ("decision", "reason", "message", "next_action", "cluster_id", "from_lsn", "common_lsn",
-                         "first_retained_lsn", "retry_after_ms", "term"):
-                self.assertEqual(getattr(planned, name), getattr(started, name), name)
-            for number in numbers:
-                self.assertRegex(started.message, rf"\b{number}\b")
-            key = f"{decision}/{reason}"
-            if decision in REFUSALS:
-                self.assertGreater(started.retry_after_ms, 0)
-                counted = self.assert_counted(node, start, before, key)
-                with PullStream(node, start) as again:
-                    self.assertEqual(again.started.reason, reason)
-                self.assertEqual(decisions(node), counted, "the same refusal of the same owner counts once")
-                return started
-            self.assertEqual(decisions(node), before, "nothing has taken effect yet")
-            if decision == "partial":
-                self.stream(node, stream, start, before, key)
-            elif decision == "full":
-                self.load(node, start, before, key)
-            else:
-                self.rewind(node, start, started, before, key)
-            return started
-
-    def stream(self, node, stream, start, before, key):
-        """Reads to the end and acknowledges it."""
-        self.assertNotEqual(stream.started.session_id, 0)
-        stream.receive(stream.started.durable_lsn)
-        stream.ack(stream.lsn)
-        self.assert_counted(node, start, before, key)
-        self.assert_slot(node, start.slot, "active")
-        stream.ack(stream.lsn)
-        node.wait_slot(start.slot, lambda slot: slot["confirmed_lsn"] == stream.lsn, "the ack is taken")
-        self.assert_counted(node, start, before, key)
-        stream.close()
-        self.assert_slot(node, start.slot, "inactive")
-
-    def load(self, node, start, before, key):
-        snapshot = SnapshotStream(node, start)
-        self.assertEqual(snapshot.header.reason, key.split("/")[1])
-        slot = self.assert_slot(node, start.slot, "bootstrapping")
-        position = snapshot.header.position
-        self.assertEqual(slot["confirmed_lsn"], position.lsn)
-        self.assertGreater(snapshot.finish().chunks, 0)
-        self.assertEqual(decisions(node), before, "a snapshot alone is no resync")
-        behind = replica_start(start.slot, incarnation=start.incarnation, cluster_id=position.cluster_id,
-                               lsn=position.lsn, chain=position.chain, first_retained_lsn=position.lsn + 1,
-                               history=snapshot.header.history)
-        with PullStream(node, behind) as stream:
-            self.assertEqual((stream.decision, stream.started.from_lsn), ("partial", position.lsn + 1))
-            self.stream(node, stream, start, before, key)
-
-    def rewind(self, node, start, started, before, key):
-        slot = self.assert_slot(node, start.slot, "rewinding")
-        self.assertEqual(slot["confirmed_lsn"], started.common_lsn, "it holds what the owner will need")
-        back = self.at(started.common_lsn, start.slot, incarnation=start.incarnation)
-        with PullStream(node, back) as stream:
-            self.assertEqual((stream.decision, stream.started.from_lsn), ("partial", started.common_lsn + 1))
-            self.stream(node, stream, start, before, key)
-
-    # --- Starts ---
-
-    def learn(self, node):
-        """Remembers the line that `node` is on."""
-        status = node.status()
-        self.node = node
-        self.chains = {}  # LSN -> chain behind it
-        self.cluster_id = status["cluster_id"]
-        self.history = [(entry["term"], entry["start_lsn"], int(entry["term_id"], 16)) for entry in status["history"]]
-
-    def chain(self, lsn):
-        if lsn not in self.chains:
-            dump = harness.towctl("wal", "dump", "--data-dir", self.node.data_dir, "--from", lsn, "-o", "json")
-            for record in map(json.loads, dump.stdout.splitlines()):
-                self.chains[record["lsn"]] = int(record["chain"], 16)
-        return self.chains[lsn]
-
-    def at(self, lsn, slot, kind=replica_start, **fields):
-        """A start from that record of our line."""
-        own = [entry for entry in self.history if entry[1] <= lsn]
-        defaults = dict(cluster_id=self.cluster_id, lsn=lsn, history=history(*own))
-        if kind is replica_start:
-            defaults.update(first_retained_lsn=1)
-        if "chain" not in fields and lsn <= self.node.status()["wal"]["durable_lsn"]:
-            defaults.update(chain=self.chain(lsn))
-        return kind(slot, **{**defaults, **fields})
-
-    def elsewhere(self, common, lsn, slot, kind=replica_start, **fields):
-        """A start from a record of another term 2, which left our line behind record `common`."""
-        return self.at(lsn, slot, kind, chain=1,
-                       history=history(self.history[0], (2, common + 1, ELSEWHERE)), **fields)
-
-    def exact_from(self, lsn, term_id=None, **fields):
-        term, _, own_id = self.history[-1]
-        return types_pb2.Position(cluster_id=self.cluster_id, lsn=lsn, term=term, term_id=term_id or own_id, **fields)
-
-    def drop_slots(self, node):
-        for slot in node.status()["slots"]:
-            node.client.slots.DropSlot(slot_service_pb2.DropSlotRequest(name=slot["name"], force=True))
 
 
 class PrimaryRowsTest(PlannerTest):
@@ -200,7 +25,7 @@ class PrimaryRowsTest(PlannerTest):
         p1 = self.primary(options=OPTIONS).start()
         first = fill(p1, 200)
         p1.stop()
-        control_file.add_term(p1.data_dir, 2, first + 1, TERM_ID_2)
+        state_files.add_term(p1.data_dir, 2, first + 1, TERM_ID_2)
         p1.start()
         self.assertEqual([(entry["term"], entry["start_lsn"]) for entry in p1.status()["history"]],
                          [(1, 1), (2, first + 1)])
@@ -326,17 +151,6 @@ class PrimaryRowsTest(PlannerTest):
         self.ask(p1, "11", "partial", "resumed", self.at(last, "r-behind-it"), [last + 1])
         flip(hurt["file"], hurt["offset"] + 100)
 
-    def wait_pruned(self, node):
-        """Waits until nothing more is removed; returns the first LSN that is left."""
-        seen = []
-
-        def settled():
-            seen.append(node.status()["wal"]["first_lsn"])
-            return seen[-1] > 400 and seen[-8:] == [seen[-1]] * 8
-
-        wait_until(settled, "the log is pruned", interval=0.05, describe=lambda: seen[-8:])
-        return seen[-1]
-
     def check_a_pruned_log(self, p1):
         fill(p1, 12000, prefix="huge/")
         first = self.wait_pruned(p1)
@@ -347,6 +161,90 @@ class PrimaryRowsTest(PlannerTest):
         started = self.ask(p1, "10", "refuse", "wal_removed", self.at(250, "c-gone", consumer_start, chain=0),
                            [251, first])
         self.assertEqual(started.first_retained_lsn, first)
+
+
+class LastRowsOfAPrimaryTest(PlannerTest):
+    """Rows after which a primary takes no writes."""
+
+    def assert_takes_no_writes(self, node, state, reason):
+        status = node.wait_state(state)
+        self.assertEqual(status["state_reason"], reason)
+        self.assertEqual(node.metrics()[f'towline_state{{state="{state}"}}'], 1)
+        with self.assertRaises(towline_client.TowlineError) as refused:
+            node.client.write(towline_client.put(b"k", b"v"))
+        self.assertEqual(refused.exception.reason, reason)
+        self.assertEqual(node.http("/primary")[0], 503)
+
+    def start(self):
+        node = self.primary(f"p{len(self.nodes)}").start()
+        fill(node, 100)
+        self.learn(node)
+        return node, node.status()["wal"]["durable_lsn"]
+
+    def test_a_member_that_has_seen_a_higher_term(self):
+        p1, lsn = self.start()
+        start = self.at(lsn, "r1")
+        with PullStream(p1, start):
+            p1.wait(lambda status: "r1" in [member["node_id"] for member in status["members"]], "r1 is a member")
+        p1.wait_slot("r1", lambda slot: slot["state"] == "inactive", "its session is over")
+        # Another directory of the same name is no member.
+        self.ask(p1, "2", "refuse", "stale_primary", self.at(lsn, "r1", promised_term=2, incarnation=9), [2, 1])
+        self.assertEqual(p1.status()["state"], "writable")
+        before = decisions(p1)
+        with PullStream(p1, self.at(lsn, "r1", promised_term=2)) as stream:
+            self.assertEqual((stream.decision, stream.started.reason), ("refuse", "stale_primary"))
+        self.assertEqual(decisions(p1), before, "the same refusal as before")
+        self.assert_takes_no_writes(p1, "read_only", "stale_primary")
+
+    def test_a_replica_that_is_ahead(self):
+        for row, fields in (("7", {}), ("5", {"exact": 1000})):
+            node, lsn = self.start()
+            if fields:
+                start = self.at(lsn, "r1", exact_from=self.exact_from(lsn + fields["exact"]))
+            else:
+                start = self.at(lsn + 1000, "r1", chain=1)
+            slots = node.status()["slots"]
+            self.ask(node, row, "refuse", "replica_ahead", start, [lsn])
+            self.assert_takes_no_writes(node, "recovery_required", "replica_ahead")
+            self.assertEqual(node.status()["slots"], slots)
+            self.assertEqual(node.client.get(b"fill/00000000") is None, False, "reads go on")
+
+
+class ReplicaRowsTest(PlannerTest):
+    """A replica answers as upstream: it never refuses who has more than it, because it may get that yet."""
+
+    def test_rows(self):
+        p1, r1 = self.cluster(replicas=1, primary_options=OPTIONS, replica_options=OPTIONS)
+        fill(p1, 300)
+        self.wait_caught_up(p1, r1)
+        self.learn(r1)
+        lsn = r1.status()["wal"]["durable_lsn"]
+        ahead = lsn + 1000
+        for kind, prefix in ((replica_start, "r"), (consumer_start, "c")):
+            self.ask(r1, "2", "retry_after", "upstream_behind", self.at(lsn, f"{prefix}-late", kind, promised_term=2),
+                     [lsn, 2, 1])
+            self.ask(r1, "5", "retry_after", "upstream_behind",
+                     self.at(lsn, f"{prefix}-early", kind, exact_from=self.exact_from(ahead)), [lsn])
+            self.ask(r1, "7", "retry_after", "upstream_behind", self.at(ahead, f"{prefix}-ahead", kind, chain=1),
+                     [ahead, lsn])
+            self.ask(r1, "6", "partial", f"new_{'replica' if prefix == 'r' else 'consumer'}", kind(f"{prefix}-new"))
+            self.ask(r1, "11", "partial", "resumed", self.at(lsn - 7, f"{prefix}-back", kind), [lsn - 6, lsn])
+        self.assertEqual((r1.status()["state"], r1.status()["resync"]["refused_total"]), ("streaming", 0))
+        self.assertEqual(self.slot(p1, "r-new"), None, "its slots are its own")
+
+        # One that has no data has nothing to serve.
+        nowhere = f"127.0.0.1:{harness.free_ports(1)[0]}"
+        empty = self.replica("r2", nowhere).start("disconnected")
+        self.ask(empty, "0", "retry_after", "starting", self.at(lsn, "r-waits"), ["r2"])
+        # One whose state is exact only from later on neither serves nor is read.
+        r1.stop()
+        term, _, term_id = self.history[-1]
+        state_files.set_exact_from(r1.data_dir, term, term_id, ahead)
+        r1.upstream = nowhere
+        r1.start("disconnected")
+        self.assertIs(r1.towctl_json("status")["exact"], False)
+        self.ask(r1, "0", "retry_after", "not_exact", self.at(lsn, "r-waits", chain=self.chain(lsn)), ["r1"])
+        self.assertEqual(r1.http("/readyz")[0], 503)
 
 
 def flip(path, offset):

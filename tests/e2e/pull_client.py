@@ -1,4 +1,4 @@
-"""Owners of slots that are written by hand: raw starts, acks of any value, snapshots that are read as slowly as one likes."""
+"""Owners of slots that are written by hand: raw starts, acks of any value, snapshots read as slowly as one likes."""
 
 import queue
 import random

@@ -1,5 +1,5 @@
 #!/usr/bin/python3
-"""Owners restarted under load, in order and by kill -9: each return is one partial resync, and nothing else is counted."""
+"""Owners restarted under load, in order and by kill -9: each return is one partial resync, and nothing else counts."""
 
 import json
 import signal
@@ -7,19 +7,10 @@ import subprocess
 
 import harness
 from harness import NodeTest, repetitions, wait_until
+from resync_checks import counted
 from workload import StreamWriter
 
 RUNS = repetitions(10, 50)
-
-
-def decisions(metrics, family):
-    """{'partial/resumed': 3, ...} of a metric with the labels decision and reason."""
-    found = {}
-    for name, value in metrics.items():
-        if name.startswith(f"{family}{{"):
-            labels = dict(label.split("=") for label in name[len(family) + 1:-1].split(","))
-            found["/".join(json.loads(labels[label]) for label in ("decision", "reason"))] = int(value)
-    return found
 
 
 class RestartTest(NodeTest):
@@ -42,8 +33,8 @@ class RestartTest(NodeTest):
                                                             "refused_total")}
         self.assertEqual(totals, {"partial_total": RUNS + 1, "full_total": 0, "rewind_total": 0, "refused_total": 0})
         metrics = p1.metrics()
-        self.assertEqual(decisions(metrics, "towline_resync_decisions_total"), expected)
-        self.assertEqual(decisions(metrics, "towline_consumer_decisions_total"), {})
+        self.assertEqual(counted(metrics, "towline_resync_decisions_total"), expected)
+        self.assertEqual(counted(metrics, "towline_consumer_decisions_total"), {})
         for name, value in totals.items():
             self.assertEqual(metrics[f"towline_resync_{name}"], value)
         # Nobody's session was taken from him, and no slot was lost on the way.
@@ -72,7 +63,7 @@ class RestartTest(NodeTest):
                     read = max(read, lsn)
                     if run:
                         expected["partial/resumed"] = run
-                    wait_until(lambda: decisions(p1.metrics(), "towline_consumer_decisions_total") == expected,
+                    wait_until(lambda: counted(p1.metrics(), "towline_consumer_decisions_total") == expected,
                                f"counted are {expected}", describe=p1.metrics)
                     process.send_signal(signal.SIGINT if run % 2 == 0 else signal.SIGKILL)
                     process.stdout.close()
@@ -81,7 +72,7 @@ class RestartTest(NodeTest):
                     process.kill()
                 p1.wait_slot("c", lambda slot: slot["state"] == "inactive", "the session is over")
             writer.stop()
-        self.assertEqual(decisions(p1.metrics(), "towline_consumer_decisions_total"), expected)
+        self.assertEqual(counted(p1.metrics(), "towline_consumer_decisions_total"), expected)
         self.assertEqual(p1.status()["resync"]["by_reason"], {}, "consumers are counted apart")
 
 

@@ -1,5 +1,5 @@
 #!/usr/bin/python3
-"""One replica that is away for good, or stands still, costs the others nothing: limits hold, memory stays, writers go on."""
+"""A replica that is away for good, or stands still, costs the others nothing: limits hold, memory stays, writers go on."""
 
 import contextlib
 import re
@@ -154,7 +154,7 @@ class FrozenTest(NodeTest):
         self.assert_same_data(p1, r1, r2, timeout=120)
         resync = p1.status()["resync"]
         self.assertEqual((resync["full_total"], resync["rewind_total"]), (0, 0), resync)
-        # The same session, or, if it was given up meanwhile, a partial resync.
+        # The same session or, if it was given up meanwhile, a partial resync.
         self.assertIn(resync["by_reason"].pop("partial/resumed", 0), (0, 1))
         self.assertEqual(resync["by_reason"], {"partial/new_replica": 2})
         slot = self.slot(p1, "r1")
