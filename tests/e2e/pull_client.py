@@ -5,6 +5,7 @@ import random
 
 from harness import SLOW
 from towline.v1 import replication_service_pb2 as pb
+from towline.v1 import replication_service_pb2_grpc as pb_grpc
 from towline.v1 import slot_service_pb2, types_pb2
 
 REPLICA = slot_service_pb2.SLOT_KIND_REPLICA
@@ -38,11 +39,13 @@ def plan(node, start):
 
 
 class PullStream:
-    """One Pull stream. `started` is the server's decision; grpc.RpcError if it ends without one."""
+    """One Pull stream, on the node's connection or another `channel`. `started` is the server's decision; grpc.RpcError
+    if it ends without one."""
 
-    def __init__(self, node, start):
+    def __init__(self, node, start, channel=None):
         self._requests = queue.SimpleQueue()
-        self._call = node.client.replication.Pull(iter(self._requests.get, None), timeout=TIMEOUT)
+        stub = node.client.replication if channel is None else pb_grpc.ReplicationServiceStub(channel)
+        self._call = stub.Pull(iter(self._requests.get, None), timeout=TIMEOUT)
         self.lsn = 0  # last record that arrived
         self.send(start=start)
         self.started = next(self._call).started

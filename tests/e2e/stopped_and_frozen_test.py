@@ -1,5 +1,5 @@
 #!/usr/bin/python3
-"""A replica that is away for good, or stands still, costs the others nothing: limits hold, memory stays, writers go on."""
+"""A replica that is away for good, or stands still, costs nobody else anything; disk and memory keep their limits."""
 
 import contextlib
 import re
@@ -146,8 +146,8 @@ class FrozenTest(NodeTest):
             lag = next(replica for replica in p1.status()["replicas"] if replica["slot"] == "r1")["lag_bytes"]
             r1.resume()
         print(f"\nprivate memory of the primary: at most {control / MIB:.1f} MiB in {self.PHASE_SECONDS} s with all "
-              f"replicas ({control_records} records), {frozen / MIB:.1f} MiB with one frozen ({frozen_records} records, "
-              f"{lag / MIB:.0f} MiB of log behind)", flush=True)
+              f"replicas ({control_records} records), {frozen / MIB:.1f} MiB with one frozen ({frozen_records} "
+              f"records, {lag / MIB:.0f} MiB of log behind)", flush=True)
         self.assertGreater(lag, 4 * CREDIT, "it was behind by far more than its credit")
         if harness.SLOW == 1:  # sanitizers keep freed memory
             self.assertLess(frozen - control, 2 * CREDIT)
