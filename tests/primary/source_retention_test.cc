@@ -141,7 +141,7 @@ TEST_F(SourceRetentionTest, ALogThatGrowsFastIsLookedAtBeforeTheNextRetention) {
   Write(10, 4000);
   FlushStore();
   Tick();
-  EXPECT_EQ(SlotOf("r1").state, slots::SlotState::kInvalidated);
+  ASSERT_EQ(SlotOf("r1").state, slots::SlotState::kInvalidated);
   EXPECT_EQ(SlotOf("r1").invalidation->cause, "retained_bytes");
   EXPECT_GT(FirstRetained(), 1u);
   EXPECT_EQ(source_->Counters().invalidations_by_cause.at("retained_bytes"), 1u);
