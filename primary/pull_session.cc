@@ -159,7 +159,7 @@ absl::StatusOr<bool> PullSessionImpl::TakeRecords(v1::PullResponse* out) {
     at_tail_ = false;
     const size_t most = static_cast<size_t>(std::min<uint64_t>(core_.options.batch_bytes_max, credit));
     absl::StatusOr<wal::ShippedBatch> batch = cursor_->Next(most);
-    if (absl::IsDataLoss(batch.status())) core_.MarkDamaged(live_->number(), cursor_->next_lsn());
+    if (absl::IsDataLoss(batch.status())) core_.MarkDamaged(*live_, cursor_->next_lsn());
     if (!batch.ok()) return batch.status();
     if (batch->empty()) return false;
     outgoing_->Load(*std::move(batch));

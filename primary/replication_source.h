@@ -78,6 +78,7 @@ struct SourceOptions {
   int64_t session_timeout_micros = 15'000'000;  // no request for so long: the session ends
   int64_t slots_persist_micros = 1'000'000;
   uint64_t wal_keep_bytes = 1ull << 30;
+  uint64_t limits_check_bytes = 16ull << 20;  // growth of the log after which slots are held to their limits at once
   int max_snapshot_sessions = 4;
   std::function<absl::StatusOr<SpaceInfo>()> disk_space;  // of the data directory's disk; empty = not known
   double disk_warn_ratio = 0;                             // share in use from which on a warning is logged; 0 = off

@@ -45,11 +45,12 @@ Resumption SourceCore::Resume(const ResumeRequest& request) const {
     resumption.node.starting = true;  // between two generations
   } else {
     resumption.log = LookAtLog(resumption.live->spool(), request, resumption.slot);
-    Lsn& damaged = resumption.log.damaged_lsn;
-    damaged = DamagedLsn(resumption.live->number());
+    Lsn damaged = DamagedLsn(resumption.live->number());
     for (const wal::DamagedRange& range : resumption.live->spool().stats().damaged) {
       if (!range.readable) damaged = std::max(damaged, range.last_lsn);
     }
+    // What was damaged may have been removed since.
+    if (damaged >= resumption.log.first_lsn) resumption.log.damaged_lsn = damaged;
   }
   resumption.plan = PlanResume(request, resumption.slot, resumption.node, resumption.log, options.planner);
   return resumption;
@@ -108,13 +109,16 @@ void SourceCore::ReleaseSnapshot() {
   --snapshots_;
 }
 
-void SourceCore::MarkDamaged(uint64_t data_generation, Lsn lsn) {
+void SourceCore::MarkDamaged(LogAndState& live, Lsn lsn) {
   logger.Log(LogLevel::kError, "wal_damaged",
-             {{"data_generation", data_generation},
+             {{"data_generation", live.number()},
               {"lsn", lsn},
               {"next_action", "check the disk; owners that need this record get a snapshot"}});
+  for (const wal::DamagedRange& range : live.spool().stats().damaged) {
+    if (!range.readable && range.first_lsn <= lsn && lsn <= range.last_lsn) return;
+  }
   MutexLock lock(&mutex_);
-  Lsn& last = damaged_[data_generation];
+  Lsn& last = damaged_[live.number()];
   last = std::max(last, lsn);
 }
 

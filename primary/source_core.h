@@ -101,8 +101,9 @@ class SourceCore {
   bool AcquireSnapshot() TOWLINE_EXCLUDES(mutex_);
   void ReleaseSnapshot() TOWLINE_EXCLUDES(mutex_);
 
-  // A record of that generation's log could not be read: whoever needs it takes a snapshot from now on.
-  void MarkDamaged(uint64_t data_generation, Lsn lsn) TOWLINE_EXCLUDES(mutex_);
+  // A record of the log could not be read: whoever needs it takes a snapshot, until the spool says that it is whole
+  // again or, if the spool cannot place the damage, until the restart.
+  void MarkDamaged(LogAndState& live, Lsn lsn) TOWLINE_EXCLUDES(mutex_);
 
   // --- Counters and the log ---
 
@@ -145,7 +146,8 @@ class SourceCore {
   ResyncCounters counters_ TOWLINE_GUARDED_BY(mutex_);
   std::map<std::string, std::string> refusals_ TOWLINE_GUARDED_BY(mutex_);  // slot -> the last one that was counted
   HeartbeatLog heartbeats_ TOWLINE_GUARDED_BY(mutex_);
-  std::map<uint64_t, Lsn> damaged_ TOWLINE_GUARDED_BY(mutex_);  // data generation -> last LSN that cannot be read
+  // Data generation -> last LSN that cannot be read and that the spool's list does not hold.
+  std::map<uint64_t, Lsn> damaged_ TOWLINE_GUARDED_BY(mutex_);
 };
 
 }  // namespace towline

@@ -43,7 +43,9 @@ class ReplicationSourceImpl final : public ReplicationSource {
   // --- Tick: source_tick.cc ---
   void MakeHeartbeat(const NodeView& node, LogAndState* live, int64_t now);
   absl::Status Retain(LogAndState& live, int64_t now);
-  absl::Status ApplyLimits(LogAndState& live) TOWLINE_REQUIRES(core_.resume_mutex);
+  absl::Status LimitGrowth(LogAndState& live);
+  // True if a slot was invalidated. `disk_used_ratio` 0 = without the disk guard.
+  absl::StatusOr<bool> ApplyLimits(LogAndState& live, double disk_used_ratio) TOWLINE_REQUIRES(core_.resume_mutex);
   absl::Status HoldAgain(LogAndState& live) TOWLINE_REQUIRES(core_.resume_mutex);
   absl::Status Prune(LogAndState& live) TOWLINE_REQUIRES(core_.resume_mutex);
   void MeasureDisk() TOWLINE_EXCLUDES(mutex_);
@@ -60,6 +62,8 @@ class ReplicationSourceImpl final : public ReplicationSource {
   int64_t next_retention_micros_ = 0;
   double disk_used_ratio_ = 0;
   bool disk_warned_ = false;
+  uint64_t limits_generation_ = 0;  // of the last look at the limits
+  uint64_t limits_bytes_ = 0;       // appended by then
 
   mutable Mutex mutex_;
   LogRates rates_ TOWLINE_GUARDED_BY(mutex_);

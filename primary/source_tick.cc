@@ -19,10 +19,14 @@ absl::Status ReplicationSourceImpl::Tick() {
   MakeHeartbeat(node, live.get(), now);
   const TickView view{now, live == nullptr ? 0 : live->spool().end().lsn};
   core_.ForEachSession([&view](ServedSession& session) { session.OnTick(view); });
-  if (now < next_retention_micros_) return absl::OkStatus();
-  next_retention_micros_ = now + core_.options.slots_persist_micros;
-  absl::Status status = core_.slots.SaveIfDirty();
-  if (status.ok() && live != nullptr) status = Retain(*live, now);
+  absl::Status status;
+  if (now >= next_retention_micros_) {
+    next_retention_micros_ = now + core_.options.slots_persist_micros;
+    status = core_.slots.SaveIfDirty();
+    if (status.ok() && live != nullptr) status = Retain(*live, now);
+  } else if (live != nullptr) {
+    status = LimitGrowth(*live);
+  }
   if (!absl::IsResourceExhausted(status)) return status;
   // The slot files have their space, so this is a directory that has none yet, or a spool that cannot remove.
   core_.logger.Log(LogLevel::kWarning, "retention_disk_full", {{"error", status.message()}});
@@ -54,7 +58,7 @@ absl::Status ReplicationSourceImpl::Retain(LogAndState& live, int64_t now) {
   MeasureRates(live, now);
   MutexLock lock(&core_.resume_mutex);
   core_.ForEachSession([](ServedSession& session) { session.OnRetention(); });
-  TOWLINE_RETURN_IF_ERROR(ApplyLimits(live));
+  TOWLINE_RETURN_IF_ERROR(ApplyLimits(live, disk_used_ratio_).status());
   TOWLINE_RETURN_IF_ERROR(HoldAgain(live));
   return Prune(live);
 }
@@ -77,19 +81,33 @@ void ReplicationSourceImpl::MeasureDisk() {
   disk_warned_ = warn;
 }
 
-absl::Status ReplicationSourceImpl::ApplyLimits(LogAndState& live) {
+// A fast writer adds many segments between two retentions, and a slot over its limit would hold them all.
+absl::Status ReplicationSourceImpl::LimitGrowth(LogAndState& live) {
+  const uint64_t appended = live.spool().stats().appended_bytes;
+  const bool same_log = limits_generation_ == live.number() && appended >= limits_bytes_;
+  if (same_log && appended - limits_bytes_ < core_.options.limits_check_bytes) return absl::OkStatus();
+  MutexLock lock(&core_.resume_mutex);
+  TOWLINE_ASSIGN_OR_RETURN(const bool invalidated, ApplyLimits(live, /*disk_used_ratio=*/0));
+  if (!invalidated) return absl::OkStatus();
+  core_.ForEachSession([](ServedSession& session) { session.OnRetention(); });
+  return Prune(live);
+}
+
+absl::StatusOr<bool> ReplicationSourceImpl::ApplyLimits(LogAndState& live, double disk_used_ratio) {
+  limits_generation_ = live.number();
+  limits_bytes_ = live.spool().stats().appended_bytes;
   slots::LogView log;
   log.first_lsn = live.spool().stats().first_lsn;
   log.durable_lsn = live.spool().end().lsn;
   log.bytes_behind = [&live](Lsn lsn) { return live.spool().BytesBehind(lsn); };
   log.kept_bytes = core_.options.wal_keep_bytes;
-  log.disk_used_ratio = disk_used_ratio_;
+  log.disk_used_ratio = disk_used_ratio;
   TOWLINE_ASSIGN_OR_RETURN(const std::vector<slots::Slot> invalidated, core_.slots.EnforceLimits(log, live.number()));
   for (const slots::Slot& slot : invalidated) {
     core_.CountInvalidation(slot.invalidation->cause);
     core_.ForEachSession([&slot](ServedSession& session) { session.OnInvalidated(slot.name); });
   }
-  return absl::OkStatus();
+  return !invalidated.empty();
 }
 
 // A slot that was invalidated under a session goes on without holding the log. Once its owner has made up a quarter of

@@ -83,6 +83,7 @@ absl::StatusOr<std::unique_ptr<Node>> Node::Open(const NodeConfig& config, const
   options.stall_timeout_micros = config.replication_stall_timeout_micros;
   options.slots_persist_micros = config.slots_persist_interval_micros;
   options.wal_keep_bytes = config.wal_keep_bytes;
+  options.limits_check_bytes = config.wal_segment_bytes / 4;
   options.disk_warn_ratio = config.disk_warn_ratio;
   options.disk_space = [self = node.get()] { return self->Space(); };
   node->source_ = NewReplicationSource(*node, *node->directory_.slots, deps.clock, deps.rng, deps.logger, options);

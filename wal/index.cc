@@ -44,11 +44,24 @@ void AddToIndex(const ShippedHeader& header, uint64_t offset, uint64_t interval,
   entries->push_back({header.lsn, header.commit_time_us, offset, header.prev_chain});
 }
 
+namespace {
+
+IndexEntries::const_iterator Above(const IndexEntries& entries, Lsn lsn) {
+  return std::upper_bound(entries.begin(), entries.end(), lsn,
+                          [](Lsn value, const IndexEntry& entry) { return value < entry.lsn; });
+}
+
+}  // namespace
+
 const IndexEntry& FloorOfLsn(const IndexEntries& entries, Lsn lsn) {
-  const auto above = std::upper_bound(entries.begin(), entries.end(), lsn,
-                                      [](Lsn value, const IndexEntry& entry) { return value < entry.lsn; });
+  const auto above = Above(entries, lsn);
   TOWLINE_CHECK(above != entries.begin());
   return *std::prev(above);
+}
+
+const IndexEntry* EntryBehind(const IndexEntries& entries, Lsn lsn) {
+  const auto above = Above(entries, lsn);
+  return above == entries.end() ? nullptr : &*above;
 }
 
 const IndexEntry& FloorOfTime(const IndexEntries& entries, int64_t time_us) {

@@ -41,6 +41,9 @@ void AddToIndex(const ShippedHeader& header, uint64_t offset, uint64_t interval,
 // The last entry with LSN <= `lsn`. Requires a first entry that qualifies.
 const IndexEntry& FloorOfLsn(const IndexEntries& entries, Lsn lsn);
 
+// The first entry with LSN > `lsn`; nullptr if there is none.
+const IndexEntry* EntryBehind(const IndexEntries& entries, Lsn lsn);
+
 // The last entry with commit time < `time_us`, else the first one. Requires !entries.empty().
 const IndexEntry& FloorOfTime(const IndexEntries& entries, int64_t time_us);
 

@@ -109,7 +109,7 @@ absl::Status LogCursor::FindPlace() {
 absl::Status LogCursor::Explain(const absl::Status& status) const {
   const Lsn first = view_.first_lsn();
   if (next_lsn() >= first || absl::IsOutOfRange(status)) {
-    if (absl::IsDataLoss(status)) (void)damages_.Note(RangeOf(status));
+    if (absl::IsDataLoss(status)) (void)damages_.Note(seeker_.Unreadable(status));
     return status;
   }
   return MakeError(absl::StatusCode::kOutOfRange, "wal_removed",

@@ -148,12 +148,7 @@ bool Scrubber::SkipDamage(const absl::Status& damage) {
   DamagedRange range = RangeOf(damage);
   range.last_lsn = reading.span.end.lsn;
   const SharedIndex index = indexes_.Get(reading.span);
-  const IndexEntry* next = nullptr;
-  if (index != nullptr) {
-    const auto found = std::upper_bound(index->begin(), index->end(), range.first_lsn,
-                                        [](Lsn lsn, const IndexEntry& entry) { return lsn < entry.lsn; });
-    if (found != index->end()) next = &*found;
-  }
+  const IndexEntry* const next = index == nullptr ? nullptr : EntryBehind(*index, range.first_lsn);
   if (next != nullptr) range.last_lsn = next->lsn - 1;
   AddDamage(std::move(range));
   if (next == nullptr) return false;

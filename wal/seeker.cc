@@ -63,6 +63,15 @@ absl::StatusOr<Place> Seeker::ScanToLsn(const SegmentSpan& span, const IndexEntr
   return Place{span, reader.offset(), reader.position()};
 }
 
+absl::StatusOr<Place> Seeker::LocateAtEntry(Lsn lsn) {
+  TOWLINE_ASSIGN_OR_RETURN(SegmentSpan span, view_.Find(lsn));
+  const SharedIndex index = span.sealed ? indexes_.Get(span) : nullptr;
+  if (index == nullptr || index->empty()) return absl::NotFoundError("the segment has no index");
+  const IndexEntry& entry = FloorOfLsn(*index, lsn);
+  if (entry.lsn != lsn) return absl::NotFoundError("no index entry points to the record");
+  return Place{std::move(span), entry.offset, FrameReader::UnknownTerm(entry)};
+}
+
 absl::StatusOr<Lsn> Seeker::SeekTime(int64_t time_us) {
   while (true) {
     const SegmentSpan span = view_.FindTime(time_us);
@@ -103,6 +112,16 @@ absl::StatusOr<Lsn> Seeker::ScanToTime(const SegmentSpan& span, const IndexEntry
     }
     if (header.commit_time_us >= time_us) return header.lsn;
   }
+}
+
+DamagedRange Seeker::Unreadable(const absl::Status& damage) {
+  DamagedRange range = RangeOf(damage);
+  const absl::StatusOr<SegmentSpan> span = view_.Find(range.first_lsn);
+  if (!span.ok() || !span->sealed) return range;
+  const SharedIndex index = indexes_.Get(*span);
+  const IndexEntry* const next = index == nullptr ? nullptr : EntryBehind(*index, range.first_lsn);
+  range.last_lsn = next == nullptr ? span->end.lsn : next->lsn - 1;
+  return range;
 }
 
 uint64_t Seeker::BytesBehind(Lsn lsn) {

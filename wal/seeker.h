@@ -8,6 +8,7 @@
 #include "absl/status/statusor.h"
 
 #include "common/types.h"
+#include "wal/damage_list.h"
 #include "wal/index_store.h"
 #include "wal/log_view.h"
 #include "wal/segment.h"
@@ -30,8 +31,16 @@ class Seeker {
   // wal_damaged.
   absl::StatusOr<Place> Locate(Lsn lsn);
 
+  // The same where the record in front of it is damaged: `before` tells LSN and chain only (FrameReader::UnknownTerm).
+  // NOT_FOUND: no index entry points to the record.
+  absl::StatusOr<Place> LocateAtEntry(Lsn lsn);
+
   // First record with commit time >= `time_us`; one behind the end if there is none.
   absl::StatusOr<Lsn> SeekTime(int64_t time_us);
+
+  // What `damage`, which a reader met, keeps from being read: in a sealed segment all up to the next index entry, where
+  // the next search can begin.
+  DamagedRange Unreadable(const absl::Status& damage);
 
   // Bytes of log behind record `lsn`, at most one index interval too many.
   uint64_t BytesBehind(Lsn lsn);

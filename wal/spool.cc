@@ -139,8 +139,13 @@ absl::StatusOr<std::unique_ptr<Cursor>> DiskSpool::NewCursor(Lsn from) {
   TOWLINE_RETURN_IF_ERROR(view_.Find(from).status());
   const LogEnd end = view_.end();
   if (from == end.lsn + 1) return std::make_unique<LogCursor>(view_, seeker_, damages_, end);  // pins no segment
-  TOWLINE_ASSIGN_OR_RETURN(Place place, Locate(from));
-  return std::make_unique<LogCursor>(view_, seeker_, damages_, std::move(place));
+  absl::StatusOr<Place> place = Locate(from);
+  if (absl::IsDataLoss(place.status())) {
+    absl::StatusOr<Place> behind_damage = seeker_.LocateAtEntry(from);
+    if (behind_damage.ok()) place = std::move(behind_damage);
+  }
+  if (!place.ok()) return place.status();
+  return std::make_unique<LogCursor>(view_, seeker_, damages_, *std::move(place));
 }
 
 absl::StatusOr<LogEnd> DiskSpool::EndAt(Lsn lsn) {
@@ -161,7 +166,7 @@ absl::StatusOr<LogEnd> DiskSpool::EndAt(Lsn lsn) {
 
 absl::StatusOr<Place> DiskSpool::Locate(Lsn lsn) {
   absl::StatusOr<Place> place = seeker_.Locate(lsn);
-  if (absl::IsDataLoss(place.status())) (void)damages_.Note(RangeOf(place.status()));
+  if (absl::IsDataLoss(place.status())) (void)damages_.Note(seeker_.Unreadable(place.status()));
   return place;
 }
 

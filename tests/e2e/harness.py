@@ -214,6 +214,18 @@ class Node:
         except OSError:
             return None
 
+    def metrics(self):
+        """The samples of /metrics: {'towline_term': 1.0, 'towline_slot_state{slot="r1",state="active"}': 1.0, ...}."""
+        code, body = self.http("/metrics")
+        assert code == 200, f"/metrics: {code} {body}"
+        samples = (line.rsplit(" ", 1) for line in body.splitlines() if line and not line.startswith("#"))
+        return {name: float(value) for name, value in samples}
+
+    def private_bytes(self):
+        """Memory of the process that no file backs: heap and stacks."""
+        status = pathlib.Path(f"/proc/{self.process.pid}/status").read_text()
+        return 1024 * next(int(line.split()[1]) for line in status.splitlines() if line.startswith("RssAnon:"))
+
     def wait(self, predicate, what, timeout=30.0):
         """Waits until predicate(status) is true, and returns the status."""
         last = None

@@ -118,6 +118,35 @@ TEST_F(SourceRetentionTest, AnInvalidatedSlotPinsNothingAndItsSessionEndsAtTheGa
   EXPECT_EQ(Ask(start).reason(), "retained_bytes");
 }
 
+// Between two retentions a fast writer could fill the disk with what one slot holds.
+TEST_F(SourceRetentionTest, ALogThatGrowsFastIsLookedAtBeforeTheNextRetention) {
+  limits_.max_retained_bytes = 100'000;
+  limits_.disk_guard_ratio = 0.5;
+  options_.limits_check_bytes = 50'000;
+  double used = 0;
+  options_.disk_used_ratio = [&used] { return used; };
+  OpenNode();
+  AttachAt("r1", 1)->Close();
+  Retain();
+  const uint64_t saves = slots_->saves_total();
+  used = 0.9;  // the guard has its own pace: see EnforceLimits
+  Write(16, 4000);
+  Tick();
+  EXPECT_EQ(SlotOf("r1").state, slots::SlotState::kInactive);
+  EXPECT_EQ(slots_->saves_total(), saves) << "a look costs no save";
+
+  Write(10, 4000);  // over the limit, but not 50,000 bytes more than at the look before
+  Tick();
+  EXPECT_EQ(SlotOf("r1").state, slots::SlotState::kInactive);
+  Write(10, 4000);
+  FlushStore();
+  Tick();
+  ASSERT_EQ(SlotOf("r1").state, slots::SlotState::kInvalidated);
+  EXPECT_EQ(SlotOf("r1").invalidation->cause, "retained_bytes");
+  EXPECT_GT(FirstRetained(), 1u);
+  EXPECT_EQ(source_->Counters().invalidations_by_cause.at("retained_bytes"), 1u);
+}
+
 // A limit below keep_bytes must not make a connected owner connect again and again.
 TEST_F(SourceRetentionTest, ASessionOverItsLimitGoesOnWhileTheLogIsThereAndHoldsItAgainLater) {
   limits_.max_retained_bytes = 100'000;

@@ -122,12 +122,44 @@ TEST_F(ScrubTest, ADamagedRecordIsReportedToTheNextIndexEntry) {
   EXPECT_EQ(Scrub().last_pass_damages, 1u);
   EXPECT_EQ(Scrub().last_pass_bytes, 13u * 9024);
 
-  // Not served, and what is around it is. (A cursor at 12 would need the term of 11.)
+  // Not served, and what is around it is, from the very next record on.
   ASSERT_THAT(node_.Open(options_, Inputs()), IsOk());  // nothing is in memory
   EXPECT_THAT(ReadAll(*node_.spool, 1), ReasonIs("wal_damaged"));
   EXPECT_THAT(ReadAll(*node_.spool, 11), ReasonIs("wal_damaged"));
-  TOWLINE_ASSERT_OK_AND_ASSIGN(const std::vector<ReadRecord> behind, ReadAll(*node_.spool, 13));
-  EXPECT_THAT(behind, SizeIs(6));
+  for (const Lsn from : {12, 13}) {
+    TOWLINE_ASSERT_OK_AND_ASSIGN(const std::vector<ReadRecord> behind, ReadAll(*node_.spool, from));
+    EXPECT_THAT(behind, SizeIs(19 - from));
+  }
+  EXPECT_THAT(node_.spool->EndAt(11), ReasonIs("wal_damaged"));  // nobody knows its term
+}
+
+// Whoever asks next must hear the same from the list as from the log.
+TEST_F(ScrubTest, WhatAReaderReportsIsExactlyWhatCannotBeRead) {
+  options_.scrub_bytes_per_second = 0;
+  Open();
+  node_.RunLoops();
+  ASSERT_THAT(node_.Open(options_, Inputs()), IsOk());  // nothing is in memory
+  FlipIn(8, 10, 5000);  // index entries of the segment: 8, 10, 12, 14
+  const std::unique_ptr<Cursor> cursor = *node_.spool->NewCursor(9);
+  EXPECT_THAT(cursor->Next(1), IsOk());
+  EXPECT_THAT(cursor->Next(1), ReasonIs("wal_damaged"));
+  ASSERT_THAT(Damaged(), SizeIs(1));
+  EXPECT_EQ(Damaged()[0].first_lsn, 10u);
+  EXPECT_EQ(Damaged()[0].last_lsn, 11u);
+  for (Lsn lsn = 1; lsn <= 19; ++lsn) {
+    const auto start = node_.spool->NewCursor(lsn);
+    const absl::Status read = start.ok() ? (*start)->Next(1).status() : start.status();
+    EXPECT_EQ(absl::IsDataLoss(read), lsn == 10 || lsn == 11) << lsn;
+  }
+  EXPECT_THAT(Damaged(), SizeIs(1));
+
+  FlipIn(1, 7, 5000);  // behind the last entry: to the end of the segment, and the next one can be read
+  EXPECT_THAT(node_.spool->EndAt(6), IsOk());
+  EXPECT_THAT((*node_.spool->NewCursor(7))->Next(1), ReasonIs("wal_damaged"));
+  ASSERT_THAT(Damaged(), SizeIs(2));
+  EXPECT_EQ(Damaged()[0].first_lsn, 7u);
+  EXPECT_EQ(Damaged()[0].last_lsn, 7u);
+  EXPECT_THAT((*node_.spool->NewCursor(8))->Next(1), IsOk());
 }
 
 TEST_F(ScrubTest, DamageSideBySideIsOneRange) {
@@ -225,7 +257,7 @@ TEST_F(ScrubTest, AReaderReportsWhatItMeets) {
   const std::vector<DamagedRange> damaged = Damaged();
   ASSERT_THAT(damaged, SizeIs(1));
   EXPECT_EQ(damaged[0].first_lsn, 3u);
-  EXPECT_EQ(damaged[0].last_lsn, 3u);
+  EXPECT_EQ(damaged[0].last_lsn, 4u);  // index entries of the segment: 1, 3, 5, 7
   EXPECT_EQ(damaged[0].offset, kSector + 2 * 9024);
 }
 
