@@ -68,7 +68,12 @@ v1::ResumeDecision EncodeDecision(Decision decision) {
 absl::StatusOr<ResumeRequest> DecodeStart(const v1::PullStart& start) {
   ResumeRequest request;
   request.protocol_version = start.protocol_version();
-  if (request.protocol_version != kPullProtocolVersion) return request;
+  if (request.protocol_version != kPullProtocolVersion) {
+    // Who it is, so that the refusal is told of and counted for that one; the rest may mean something else there.
+    if (ValidateName("slot", start.slot()).ok()) request.slot = start.slot();
+    if (start.kind() == v1::SLOT_KIND_CONSUMER) request.kind = slots::SlotKind::kConsumer;
+    return request;
+  }
   TOWLINE_RETURN_IF_ERROR(CheckOwner(start));
   if (!IsClusterId(start.cluster_id())) return Invalid("cluster_id is not 24 lower-case hex digits");
   if (start.promised_term() > kTermMax || start.exact_from().term() > kTermMax) return Invalid("a term is too high");

@@ -20,7 +20,8 @@ inline constexpr size_t kHistoryEntriesMax = 100'000;
 inline constexpr size_t kAddressSizeMax = 1024;
 
 // Checks names, sizes and what must go together, but nothing that is the planner's to judge. INVALID_ARGUMENT, reason
-// invalid_name | invalid_start. Of a start of another protocol version only that version is taken.
+// invalid_name | invalid_start. Of a start of another protocol version only that version, the name and the kind
+// are taken.
 absl::StatusOr<ResumeRequest> DecodeStart(const v1::PullStart& start);
 
 // All but session_id and slot_generation.

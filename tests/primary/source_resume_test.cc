@@ -32,6 +32,23 @@ class SourceResumeTest : public SourceTest {
   }
 };
 
+TEST_F(SourceResumeTest, OwnersOfAnotherVersionAreRefusedEachByName) {
+  v1::PullStart start = ReplicaStart("r1", 1);
+  start.set_protocol_version(9);
+  Ask(start);
+  Ask(start);
+  start.set_slot("r2");
+  Ask(start);
+  start.set_slot("c1");
+  start.set_kind(v1::SLOT_KIND_CONSUMER);
+  Ask(start);
+  start.set_slot("No name");  // what cannot be a name is nobody's
+  EXPECT_EQ(Ask(start).reason(), "protocol_version");
+  const ResyncCounters counters = source_->Counters();
+  EXPECT_EQ(counters.by_reason, (Reasons{{"refuse/protocol_version", 2}}));
+  EXPECT_EQ(counters.consumers_by_reason, (Reasons{{"refuse/protocol_version", 2}})) << "c1, and a consumer without name";
+}
+
 TEST_F(SourceResumeTest, ADecisionCountsWithItsFirstAckAndOnce) {
   Write(9);
   auto owner = Attach(ReplicaStart("r1", 5));

@@ -123,13 +123,13 @@ TEST_F(SourceRetentionTest, ALogThatGrowsFastIsLookedAtBeforeTheNextRetention) {
   limits_.max_retained_bytes = 100'000;
   limits_.disk_guard_ratio = 0.5;
   options_.limits_check_bytes = 50'000;
-  double used = 0;
-  options_.disk_used_ratio = [&used] { return used; };
+  uint64_t available_bytes = 20'000'000;
+  options_.disk_space = [&available_bytes] { return SpaceInfo{20'000'000, available_bytes}; };
   OpenNode();
   AttachAt("r1", 1)->Close();
   Retain();
   const uint64_t saves = slots_->saves_total();
-  used = 0.9;  // the guard has its own pace: see EnforceLimits
+  available_bytes = 2'000'000;  // the guard has its own pace: see EnforceLimits
   Write(16, 4000);
   Tick();
   EXPECT_EQ(SlotOf("r1").state, slots::SlotState::kInactive);
