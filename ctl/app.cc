@@ -63,18 +63,19 @@ absl::Status Context::FlushOut() {
 
 absl::Status Context::Confirm(const std::string& question, bool assumed) {
   if (assumed) return absl::OkStatus();
-  const auto refused = [&question](absl::string_view why) {
-    return MakeError(absl::StatusCode::kFailedPrecondition, "not_confirmed", absl::StrCat(question, ": ", why),
+  if (!environment_.input_is_terminal) {
+    return MakeError(absl::StatusCode::kFailedPrecondition, "not_confirmed",
+                     absl::StrCat(question, ". Standard input is no terminal to ask on"),
                      "give --yes to do it without a question");
-  };
-  if (!environment_.input_is_terminal) return refused("not confirmed, and standard input is no terminal to ask on");
+  }
   err() << question << "\nGo on? [y/N] " << std::flush;
   std::string answer;
   char c = 0;
   while (interrupt().WaitReadable(environment_.input_fd) && read(environment_.input_fd, &c, 1) == 1 && c != '\n') {
     answer.push_back(c);
   }
-  return answer == "y" || answer == "yes" ? absl::OkStatus() : refused("not confirmed");
+  if (answer == "y" || answer == "yes") return absl::OkStatus();
+  return MakeError(absl::StatusCode::kFailedPrecondition, "not_confirmed", "the answer was not yes; nothing was done");
 }
 
 void OnSelected(CLI::App& app, Selection& selection, Verb verb) {

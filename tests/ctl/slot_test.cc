@@ -55,7 +55,7 @@ TEST_F(SlotTest, ADropIsConfirmed) {
   for (const char* no : {"n\n", "\n", "", "yep\n"}) {
     const VerbResult asked = at_terminal(no);
     EXPECT_EQ(asked.code, 4);
-    for (const char* told : {"consumer", "inactive", "3.0 MiB", "misses", "[y/N]"}) {
+    for (const char* told : {"consumer", "inactive", "3 MiB", "misses", "[y/N]"}) {
       EXPECT_THAT(asked.err, HasSubstr(told));
     }
   }
