@@ -23,7 +23,9 @@ class SlotsTest(NodeTest):
         return result.stderr
 
     def assert_metric(self, node, sample):
-        self.assertIn(f"\ntowline_{sample}\n", node.http("/metrics")[1])
+        family = "towline_" + sample.split("{")[0].split(" ")[0]
+        samples = [line for line in node.http("/metrics")[1].splitlines() if line.startswith(family)]
+        self.assertIn("towline_" + sample, samples)
 
     def names(self, node):
         return [slot["name"] for slot in node.status()["slots"]]
