@@ -97,6 +97,16 @@ class GrpcClient final : public Client {
   absl::StatusOr<v1::ForecastSlotsResponse> ForecastSlots(const v1::ForecastSlotsRequest& request) override {
     return Call<v1::ForecastSlotsResponse>(*slots_, &v1::SlotService::Stub::ForecastSlots, request);
   }
+  absl::StatusOr<v1::CopySlotResponse> CopySlot(const v1::CopySlotRequest& request) override {
+    return Call<v1::CopySlotResponse>(*slots_, &v1::SlotService::Stub::CopySlot, request);
+  }
+  absl::StatusOr<v1::AdvanceSlotResponse> AdvanceSlot(const v1::AdvanceSlotRequest& request) override {
+    return Call<v1::AdvanceSlotResponse>(*slots_, &v1::SlotService::Stub::AdvanceSlot, request);
+  }
+  absl::StatusOr<v1::AcceptSlotLossResponse> AcceptSlotLoss() override {
+    return Call<v1::AcceptSlotLossResponse>(*slots_, &v1::SlotService::Stub::AcceptSlotLoss,
+                                            v1::AcceptSlotLossRequest());
+  }
   absl::StatusOr<v1::PlanResumeResponse> PlanResume(const v1::PlanResumeRequest& request) override {
     return Call<v1::PlanResumeResponse>(*replication_, &v1::ReplicationService::Stub::PlanResume, request);
   }

@@ -70,6 +70,9 @@ class Client {
   virtual absl::StatusOr<v1::CreateSlotResponse> CreateSlot(const v1::CreateSlotRequest& request) = 0;
   virtual absl::StatusOr<v1::DropSlotResponse> DropSlot(const v1::DropSlotRequest& request) = 0;
   virtual absl::StatusOr<v1::ForecastSlotsResponse> ForecastSlots(const v1::ForecastSlotsRequest& request) = 0;
+  virtual absl::StatusOr<v1::CopySlotResponse> CopySlot(const v1::CopySlotRequest& request) = 0;
+  virtual absl::StatusOr<v1::AdvanceSlotResponse> AdvanceSlot(const v1::AdvanceSlotRequest& request) = 0;
+  virtual absl::StatusOr<v1::AcceptSlotLossResponse> AcceptSlotLoss() = 0;
   virtual absl::StatusOr<v1::PlanResumeResponse> PlanResume(const v1::PlanResumeRequest& request) = 0;
   virtual absl::StatusOr<v1::DescribeStartResponse> DescribeStart() = 0;
   // Waits ten seconds longer than other calls.

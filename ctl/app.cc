@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <exception>
+#include <unistd.h>
 #include <utility>
 
 #include "absl/strings/numbers.h"
@@ -58,6 +59,23 @@ absl::Status Context::FlushOut() {
   out().flush();
   if (out().good()) return absl::OkStatus();
   return MakeError(absl::StatusCode::kInternal, "output_failed", "standard output cannot be written");
+}
+
+absl::Status Context::Confirm(const std::string& question, bool assumed) {
+  if (assumed) return absl::OkStatus();
+  if (!environment_.input_is_terminal) {
+    return MakeError(absl::StatusCode::kFailedPrecondition, "not_confirmed",
+                     absl::StrCat(question, ". Standard input is no terminal to ask on"),
+                     "give --yes to do it without a question");
+  }
+  err() << question << "\nGo on? [y/N] " << std::flush;
+  std::string answer;
+  char c = 0;
+  while (interrupt().WaitReadable(environment_.input_fd) && read(environment_.input_fd, &c, 1) == 1 && c != '\n') {
+    answer.push_back(c);
+  }
+  if (answer == "y" || answer == "yes") return absl::OkStatus();
+  return MakeError(absl::StatusCode::kFailedPrecondition, "not_confirmed", "the answer was not yes; nothing was done");
 }
 
 void OnSelected(CLI::App& app, Selection& selection, Verb verb) {

@@ -48,6 +48,10 @@ class Context {
   // Prints `error`; returns its exit code.
   int Fail(const absl::Status& error) { return PrintError(err(), options_.json, error); }
 
+  // Asks on the terminal whether to do what `question` says; `assumed` (--yes) answers for whoever is not there.
+  // FAILED_PRECONDITION, reason not_confirmed: the answer is no, or there is no terminal to ask on.
+  absl::Status Confirm(const std::string& question, bool assumed);
+
   // Whether everything so far reached standard output.
   absl::Status FlushOut();
 

@@ -55,6 +55,7 @@ struct Environment {
   bool out_is_terminal = false;
   bool err_is_terminal = false;
   int input_fd = 0;  // standard input
+  bool input_is_terminal = false;
   Interrupt* interrupt = nullptr;
 };
 

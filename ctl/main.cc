@@ -38,6 +38,7 @@ int main(int argc, char** argv) {
   environment.out_is_terminal = isatty(STDOUT_FILENO) == 1;
   environment.err_is_terminal = isatty(STDERR_FILENO) == 1;
   environment.input_fd = STDIN_FILENO;
+  environment.input_is_terminal = isatty(STDIN_FILENO) == 1;
   environment.interrupt = &the_interrupt;
   const int code = towline::ctl::RunTowctl(std::vector<std::string>(argv + 1, argv + argc), environment);
   std::cout.flush();

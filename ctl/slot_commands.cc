@@ -1,4 +1,4 @@
-// slot list, get, create, drop.
+// slot list, get, create.
 
 #include <memory>
 #include <string>
@@ -7,24 +7,12 @@
 
 #include "common/error.h"
 #include "common/names.h"
-#include "ctl/app.h"
+#include "ctl/slot_verbs.h"
 #include "ctl/status_table.h"
 
 namespace towline::ctl {
-namespace {
 
-struct SlotOptions {
-  std::string name;
-  std::string kind;
-  uint64_t lsn = 0;
-  bool force = false;
-};
-
-v1::SlotKind KindOf(const std::string& name) {
-  return name == "consumer" ? v1::SLOT_KIND_CONSUMER : v1::SLOT_KIND_REPLICA;
-}
-
-absl::Status CheckName(const std::string& name) {
+absl::Status CheckSlotName(const std::string& name) {
   const absl::Status status = ValidateName("slot name", name);
   return status.ok() ? status : UsageError(GetErrorInfo(status).message);
 }
@@ -40,6 +28,18 @@ int PrintSlot(Context& context, const v1::Slot& slot) {
   return kExitOk;
 }
 
+namespace {
+
+struct SlotOptions {
+  std::string name;
+  std::string kind;
+  uint64_t lsn = 0;
+};
+
+v1::SlotKind KindOf(const std::string& name) {
+  return name == "consumer" ? v1::SLOT_KIND_CONSUMER : v1::SLOT_KIND_REPLICA;
+}
+
 int RunList(Context& context) {
   auto client = context.Connect();
   if (!client.ok()) return context.Fail(client.status());
@@ -49,12 +49,16 @@ int RunList(Context& context) {
     context.Print(ProtoToJson(*response));
   } else {
     PrintSlotsTable(context.out(), response->slots());
+    if (response->unknown()) {
+      context.out() << "UNKNOWN: the slot table was lost, so slots may be missing; no log is removed until\n"
+                    << "towctl slot accept-loss\n";
+    }
   }
   return kExitOk;
 }
 
 int RunGetSlot(Context& context, const SlotOptions& options) {
-  const absl::Status valid = CheckName(options.name);
+  const absl::Status valid = CheckSlotName(options.name);
   if (!valid.ok()) return context.Fail(valid);
   auto client = context.Connect();
   if (!client.ok()) return context.Fail(client.status());
@@ -65,7 +69,7 @@ int RunGetSlot(Context& context, const SlotOptions& options) {
 }
 
 int RunCreate(Context& context, const SlotOptions& options, bool has_lsn) {
-  const absl::Status valid = CheckName(options.name);
+  const absl::Status valid = CheckSlotName(options.name);
   if (!valid.ok()) return context.Fail(valid);
   auto client = context.Connect();
   if (!client.ok()) return context.Fail(client.status());
@@ -75,22 +79,6 @@ int RunCreate(Context& context, const SlotOptions& options, bool has_lsn) {
   if (has_lsn) request.set_confirmed_lsn(options.lsn);
   const auto response = (*client)->CreateSlot(request);
   return response.ok() ? PrintSlot(context, response->slot()) : context.Fail(response.status());
-}
-
-int RunDrop(Context& context, const SlotOptions& options) {
-  const absl::Status valid = CheckName(options.name);
-  if (!valid.ok()) return context.Fail(valid);
-  auto client = context.Connect();
-  if (!client.ok()) return context.Fail(client.status());
-  v1::DropSlotRequest request;
-  request.set_name(options.name);
-  request.set_force(options.force);
-  const auto response = (*client)->DropSlot(request);
-  if (!response.ok()) return context.Fail(response.status());
-  if (context.json()) return PrintSlot(context, response->slot());
-  context.out() << "dropped slot " << response->slot().name() << ", confirmed lsn " << response->slot().confirmed_lsn()
-                << "\n";
-  return kExitOk;
 }
 
 void AddCreate(CLI::App& slot, Selection& selection) {
@@ -110,7 +98,8 @@ void AddCreate(CLI::App& slot, Selection& selection) {
 }  // namespace
 
 void AddSlotCommands(CLI::App& app, Selection& selection) {
-  CLI::App* slot = app.add_subcommand("slot", "Durable claims on the log: list, get, create, drop, explain, forecast");
+  CLI::App* slot = app.add_subcommand(
+      "slot", "Durable claims on the log: list, get, create, drop, copy, advance, accept-loss, explain, forecast");
   slot->require_subcommand(1);
   CLI::App* list = slot->add_subcommand("list", "List all slots");
   OnSelected(*list, selection, RunList);
@@ -122,12 +111,7 @@ void AddSlotCommands(CLI::App& app, Selection& selection) {
 
   AddCreate(*slot, selection);
 
-  auto drop_options = std::make_shared<SlotOptions>();
-  CLI::App* drop = slot->add_subcommand("drop", "Drop a slot; its log may be removed from then on");
-  drop->add_option("name", drop_options->name, "Slot name")->required();
-  drop->add_flag("--force", drop_options->force, "Also while a session is connected, which ends");
-  OnSelected(*drop, selection, [drop_options](Context& context) { return RunDrop(context, *drop_options); });
-
+  AddSlotEdits(*slot, selection);
   AddSlotExplainCommand(*slot, selection);
   AddForecastCommand(*slot, selection);
 }

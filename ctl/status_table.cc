@@ -89,8 +89,8 @@ void PrintSlotsTable(std::ostream& out, const google::protobuf::RepeatedPtrField
   Table table({"SLOT", "KIND", "STATE", "HEALTH", "CONFIRMED", "RETAINED", "HEADROOM", "HEADROOM_TIME", "CAUSE"});
   for (const v1::Slot& slot : slots) {
     const Json json = ProtoToJson(slot);
-    table.Add({slot.name(), EnumText(json["kind"]), EnumText(json["state"]), EnumText(json["health"]),
-               absl::StrCat(slot.confirmed_lsn()), FormatBytes(slot.retained_bytes()),
+    table.Add({slot.name(), EnumText(json["kind"]) + (slot.temporary() ? "/temporary" : ""), EnumText(json["state"]),
+               EnumText(json["health"]), absl::StrCat(slot.confirmed_lsn()), FormatBytes(slot.retained_bytes()),
                FormatBytes(slot.headroom_bytes()),
                slot.has_headroom_seconds() ? FormatSeconds(slot.headroom_seconds()) : "-",
                slot.has_invalidation() ? OrDash(slot.invalidation().cause()) : "-"});

@@ -164,9 +164,8 @@ class Tail {
 };
 
 // Makes sure that the slot exists. A start that cannot be reserved is left to the server's decision, which explains it.
-absl::Status PrepareSlot(client::Client& client, const TailOptions& options, const std::string& slot, bool temporary,
-                         bool* created) {
-  if (!temporary && !options.create) {
+absl::Status PrepareSlot(client::Client& client, const TailOptions& options, const std::string& slot, bool* created) {
+  if (!options.create) {
     v1::GetSlotRequest request;
     request.set_name(slot);
     const absl::Status status = client.GetSlot(request).status();
@@ -181,13 +180,12 @@ absl::Status PrepareSlot(client::Client& client, const TailOptions& options, con
   if (options.has_from) request.set_confirmed_lsn(options.from - 1);
   const absl::Status status = client.CreateSlot(request).status();
   *created = status.ok();
-  if (absl::IsAlreadyExists(status) && !temporary) return absl::OkStatus();
-  if (absl::IsOutOfRange(status)) return absl::OkStatus();
+  if (absl::IsAlreadyExists(status) || absl::IsOutOfRange(status)) return absl::OkStatus();
   return status;
 }
 
 absl::StatusOr<v1::PullStart> BuildStart(client::Client& client, const TailOptions& options, const std::string& slot,
-                                         bool created) {
+                                         bool temporary, bool created) {
   v1::PullStart start;
   start.set_protocol_version(1);
   start.set_slot(slot);
@@ -195,6 +193,7 @@ absl::StatusOr<v1::PullStart> BuildStart(client::Client& client, const TailOptio
   start.set_format(v1::RECORD_FORMAT_RECORDS);
   start.set_process_instance(NewId(*SystemRng()));
   start.set_credit_bytes(kCreditBytes);
+  start.set_temporary(temporary);
   if (created || !options.has_from) {
     start.set_from_slot(true);
     return start;
@@ -256,20 +255,11 @@ int RunTail(Context& context, TailOptions options) {
     options.from = std::max<uint64_t>(1, status->wal().first_lsn());
   }
   bool created = false;
-  absl::Status status = PrepareSlot(**client, options, slot, temporary, &created);
+  absl::Status status = temporary ? absl::OkStatus() : PrepareSlot(**client, options, slot, &created);
   if (!status.ok()) return context.Fail(status);
-  auto start = BuildStart(**client, options, slot, created);
+  auto start = BuildStart(**client, options, slot, temporary, created);
   status = start.status();
   if (status.ok()) status = RunSession(context, options, **client, *start);
-  if (temporary) {
-    v1::DropSlotRequest request;
-    request.set_name(slot);
-    request.set_force(true);
-    const absl::Status dropped = (*client)->DropSlot(request).status();
-    if (status.ok() && !dropped.ok() && !absl::IsNotFound(dropped)) {
-      status = Annotate(dropped, absl::StrCat("the temporary slot ", slot, " was not dropped"));
-    }
-  }
   return status.ok() ? kExitOk : context.Fail(status);
 }
 
@@ -288,7 +278,7 @@ void AddTailCommand(CLI::App& app, Selection& selection) {
   tail->footer(
       "Examples:\n  towctl tail --slot indexer --create\n  towctl tail --from 1 --until-current\n"
       "  towctl tail --prefix user/ --limit 10\n"
-      "Without --slot a temporary slot holds the log and is dropped at the end. A refused start is exit code 4.");
+      "Without --slot a temporary slot holds the log as long as the session lives. A refused start is exit code 4.");
   OnSelected(*tail, selection, [options, from](Context& context) {
     options->has_from = from->count() > 0;
     return RunTail(context, *options);

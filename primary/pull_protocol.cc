@@ -98,6 +98,7 @@ absl::StatusOr<ResumeRequest> DecodeStart(const v1::PullStart& start) {
   }
   request.promised_term = static_cast<Term>(start.promised_term());
   request.from_slot = start.from_slot();
+  request.temporary = start.temporary();
   return request;
 }
 

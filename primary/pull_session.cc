@@ -40,7 +40,9 @@ absl::Status PullSessionImpl::OnRequest(const v1::PullRequest& request) {
 
 // An error of a request ends the session.
 absl::Status PullSessionImpl::Refused(const absl::Status& status) {
-  if (!status.ok()) End(status);
+  if (status.ok()) return status;
+  core_.CountRefusedRequest(GetErrorInfo(status).reason);
+  End(status);
   return status;
 }
 

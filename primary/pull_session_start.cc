@@ -79,6 +79,7 @@ absl::Status PullSessionImpl::Decide(Resumption* resumption) {
   *resumption = core_.Resume(*request_);
   if (resumption->plan.decision == Decision::kPartial) return Attach(resumption);
   if (resumption->plan.decision == Decision::kRewind) return HoldForRewind(*resumption);
+  if (resumption->plan.decision == Decision::kFull) return core_.GiveUpDiverged(*request_, *resumption);
   return absl::OkStatus();
 }
 
@@ -113,7 +114,7 @@ absl::Status PullSessionImpl::Attach(Resumption* resumption) {
 
 // A position below the slot's, another owner or another log start a new generation; the requested position decides.
 absl::Status PullSessionImpl::MoveSlot(const Resumption& resumption, slots::Session* session) {
-  if (!resumption.slot.has_value()) return absl::OkStatus();  // it was just created there
+  if (!resumption.slot.has_value() || request_->temporary) return absl::OkStatus();  // it was just created there
   const slots::Slot& slot = *resumption.slot;
   const Lsn lsn = resumption.plan.from_lsn - 1;
   if (lsn < slot.confirmed_lsn || IsOfAnotherOwner(slot, *request_, resumption.node)) {
@@ -135,6 +136,7 @@ absl::Status PullSessionImpl::MoveSlot(const Resumption& resumption, slots::Sess
 }
 
 absl::Status PullSessionImpl::HoldForRewind(const Resumption& resumption) {
+  if (request_->temporary) return absl::OkStatus();  // it would be gone with this stream
   TOWLINE_RETURN_IF_ERROR(core_.TakeSlot(*request_, resumption, resumption.plan.common_lsn).status());
   return core_.slots
       .NewGeneration(request_->slot, resumption.node.data_generation, resumption.plan.common_lsn,
@@ -154,6 +156,7 @@ void PullSessionImpl::TellHost(const Resumption& resumption) {
   const Plan& plan = resumption.plan;
   if (plan.step_down || plan.recovery_required) core_.host.OnStaleSelf(plan.reason, plan.message);
   if (plan.decision != Decision::kPartial || request_->kind != slots::SlotKind::kReplica) return;
+  if (request_->temporary) return;  // it does not come to stay
   core_.host.OnReplicaAttached({request_->slot, request_->incarnation, request_->advertised_address, true});
 }
 

@@ -61,6 +61,7 @@ absl::StatusOr<v1::PullStart> ReplicationSourceImpl::StartOfSlotOwner(const std:
   start.set_format(consumer ? v1::RECORD_FORMAT_RECORDS : v1::RECORD_FORMAT_FRAMES);
   start.set_process_instance(1);  // of nobody; it takes no part in the decision
   start.set_credit_bytes(1);
+  start.set_temporary(slot->temporary);
   if (consumer) {
     start.set_cluster_id(node.cluster_id);
     start.set_from_slot(true);
@@ -75,6 +76,12 @@ absl::StatusOr<v1::PullStart> ReplicationSourceImpl::StartOfSlotOwner(const std:
   if (const absl::StatusOr<wal::LogEnd> end = live->spool().EndAt(lsn); end.ok()) start.set_chain(end->chain);
   EncodeHistory(CutAt(node.history, lsn), start.mutable_history());
   return start;
+}
+
+absl::StatusOr<slots::Slot> ReplicationSourceImpl::DropSlot(const std::string& name, bool force) {
+  TOWLINE_ASSIGN_OR_RETURN(slots::Slot dropped, core_.slots.Drop(name, force));
+  if (dropped.state != slots::SlotState::kInvalidated) core_.CountInvalidation("dropped");
+  return dropped;
 }
 
 // --- Status ---

@@ -119,6 +119,7 @@ struct ResyncCounters {
   uint64_t superseded_sessions = 0;
   uint64_t stalls = 0;
   std::map<std::string, uint64_t> invalidations_by_cause;
+  std::map<std::string, uint64_t> refused_requests;  // on Pull streams, by reason: each ended its session
   uint64_t snapshot_bytes_sent = 0;
   uint64_t record_bytes_sent = 0;
 };
@@ -143,6 +144,9 @@ class ReplicationSource {
   // The start that the owner of this slot would send as far as this node knows: what it has confirmed, on this node's
   // line. NOT_FOUND, reason slot_not_found.
   virtual absl::StatusOr<v1::PullStart> StartOfSlotOwner(const std::string& name) = 0;
+
+  // Drops a slot as SlotTable::Drop does, and counts it as an invalidation, cause dropped, if it held log.
+  virtual absl::StatusOr<slots::Slot> DropSlot(const std::string& name, bool force) = 0;
 
   // Timer work: heartbeats, stall detection, slot saves, limits, pruning. Call about every 50 ms from one thread.
   // An error is fatal for the node (the slot file or the log cannot be written).

@@ -266,6 +266,21 @@ Plan SlotNotFound(const Facts& f) {
   return Refuse(f, "slot_not_found", absl::StrCat("there is no slot ", f.request.slot), "create the slot first");
 }
 
+bool IsMissingSlot(const Facts& f) {
+  return !f.slot.has_value() && !f.request.temporary && !f.options.auto_create_slots;
+}
+
+bool IsOtherwiseTemporary(const Facts& f) { return f.slot.has_value() && f.slot->temporary != f.request.temporary; }
+
+Plan SlotOtherwiseTemporary(const Facts& f) {
+  if (f.request.temporary) {
+    return Refuse(f, "slot_exists", absl::StrCat("slot ", f.request.slot, " exists, and is not temporary"),
+                  "use another slot name");
+  }
+  return Refuse(f, "slot_in_use", absl::StrCat("slot ", f.request.slot, " is temporary and has a session"),
+                "wait until that session ends, or use another slot");
+}
+
 Plan SlotOfOtherKind(const Facts& f) {
   return Refuse(f, "slot_kind", absl::StrCat("slot ", f.request.slot, " is of the other kind"),
                 "use another slot name");
@@ -297,7 +312,8 @@ constexpr Row kRows[] = {
     {"1", IsMalformed, Malformed},
     {"2", [](const Facts& f) { return std::max(f.term, f.request.promised_term) > f.node.term; }, HigherTerm},
     {"3", [](const Facts& f) { return f.term > f.our_term; }, HigherLogTerm},
-    {"4", [](const Facts& f) { return !f.slot.has_value() && !f.options.auto_create_slots; }, SlotNotFound},
+    {"4", IsMissingSlot, SlotNotFound},
+    {"4", IsOtherwiseTemporary, SlotOtherwiseTemporary},
     {"4", [](const Facts& f) { return f.slot.has_value() && f.slot->kind != f.request.kind; }, SlotOfOtherKind},
     {"5", IsExactOnlyAheadOfUs, Ahead},
     {"5a", IsInexact, Inexact},

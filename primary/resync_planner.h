@@ -35,6 +35,7 @@ struct ResumeRequest {
   std::optional<Position> exact_from;
   Term promised_term = 0;
   bool from_slot = false;  // consumer: go on behind the slot's confirmed LSN
+  bool temporary = false;  // the slot is made for the session
 };
 
 // The answering side.

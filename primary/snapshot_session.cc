@@ -40,6 +40,11 @@ absl::StatusOr<slots::Session> HoldForSnapshot(SourceCore& core, const ResumeReq
 
 absl::StatusOr<std::unique_ptr<SnapshotSession>> SnapshotSessionImpl::Open(SourceCore& core,
                                                                            const ResumeRequest& request) {
+  if (request.temporary) {
+    return MakeError(absl::StatusCode::kInvalidArgument, "invalid_start",
+                     "a temporary slot is gone before the log behind the snapshot is asked for",
+                     "load a snapshot with a slot that is not temporary");
+  }
   if (!core.AcquireSnapshot()) {
     return MakeError(absl::StatusCode::kResourceExhausted, "snapshot_limit",
                      absl::StrCat(core.options.max_snapshot_sessions, " snapshots are being sent already"),

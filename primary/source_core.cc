@@ -52,7 +52,9 @@ Resumption SourceCore::Resume(const ResumeRequest& request) const {
     // What was damaged may have been removed since.
     if (damaged >= resumption.log.first_lsn) resumption.log.damaged_lsn = damaged;
   }
-  resumption.plan = PlanResume(request, resumption.slot, resumption.node, resumption.log, options.planner);
+  PlannerOptions planner = options.planner;
+  planner.auto_create_slots = planner.auto_create_slots || slots.unknown();  // owners get back what was lost
+  resumption.plan = PlanResume(request, resumption.slot, resumption.node, resumption.log, planner);
   return resumption;
 }
 
@@ -87,14 +89,38 @@ void SourceCore::EndSuperseded(uint64_t slot_session) {
 
 absl::StatusOr<slots::Session> SourceCore::TakeSlot(const ResumeRequest& request, const Resumption& resumption,
                                                     Lsn lsn) {
-  if (!resumption.slot.has_value()) {
-    TOWLINE_RETURN_IF_ERROR(slots.Create(request.slot, request.kind, resumption.node.data_generation, lsn).status());
+  const slots::SessionOwner owner{request.process_instance, request.incarnation};
+  const uint64_t data_generation = resumption.node.data_generation;
+  if (!resumption.slot.has_value() && !request.temporary) {
+    TOWLINE_RETURN_IF_ERROR(slots.Create(request.slot, request.kind, data_generation, lsn).status());
   }
   uint64_t superseded = 0;
   absl::StatusOr<slots::Session> session =
-      slots.BeginSession(request.slot, {request.process_instance, request.incarnation}, &superseded);
+      request.temporary ? slots.BeginTemporary(request.slot, request.kind, data_generation, lsn, owner, &superseded)
+                        : slots.BeginSession(request.slot, owner, &superseded);
   EndSuperseded(superseded);
   return session;
+}
+
+absl::Status SourceCore::GiveUpDiverged(const ResumeRequest& request, const Resumption& resumption) {
+  if (resumption.plan.reason != "diverged") return absl::OkStatus();
+  uint64_t superseded = 0;
+  TOWLINE_ASSIGN_OR_RETURN(
+      const std::optional<slots::Slot> invalidated,
+      slots.Invalidate(request.slot, {request.process_instance, request.incarnation}, resumption.plan.reason,
+                       LimitsView(*resumption.live), resumption.node.data_generation, &superseded));
+  EndSuperseded(superseded);
+  if (invalidated.has_value()) CountInvalidation(invalidated->invalidation->cause);
+  return absl::OkStatus();
+}
+
+slots::LogView SourceCore::LimitsView(LogAndState& live) const {
+  slots::LogView log;
+  log.first_lsn = live.spool().stats().first_lsn;
+  log.durable_lsn = live.spool().end().lsn;
+  log.bytes_behind = [&live](Lsn lsn) { return live.spool().BytesBehind(lsn); };
+  log.kept_bytes = options.wal_keep_bytes;
+  return log;
 }
 
 bool SourceCore::AcquireSnapshot() {
@@ -195,6 +221,11 @@ void SourceCore::CountStall() {
 void SourceCore::CountInvalidation(const std::string& cause) {
   MutexLock lock(&mutex_);
   ++counters_.invalidations_by_cause[cause];
+}
+
+void SourceCore::CountRefusedRequest(const std::string& reason) {
+  MutexLock lock(&mutex_);
+  ++counters_.refused_requests[reason];
 }
 
 void SourceCore::CountRecordBytes(uint64_t bytes) {

@@ -97,6 +97,14 @@ class SourceCore {
   absl::StatusOr<slots::Session> TakeSlot(const ResumeRequest& request, const Resumption& resumption, Lsn lsn)
       TOWLINE_REQUIRES(resume_mutex);
 
+  // If the plan is that a replica has diverged and must load a snapshot: its slot, which held the log for another line,
+  // is invalidated for that cause. Nothing happens to a slot that another process uses.
+  absl::Status GiveUpDiverged(const ResumeRequest& request, const Resumption& resumption)
+      TOWLINE_REQUIRES(resume_mutex);
+
+  // The log as the limits of slots see it. `live` must outlive what is returned.
+  slots::LogView LimitsView(LogAndState& live) const;
+
   // Room for one more snapshot.
   bool AcquireSnapshot() TOWLINE_EXCLUDES(mutex_);
   void ReleaseSnapshot() TOWLINE_EXCLUDES(mutex_);
@@ -113,6 +121,7 @@ class SourceCore {
       TOWLINE_EXCLUDES(mutex_);
   void CountStall() TOWLINE_EXCLUDES(mutex_);
   void CountInvalidation(const std::string& cause) TOWLINE_EXCLUDES(mutex_);
+  void CountRefusedRequest(const std::string& reason) TOWLINE_EXCLUDES(mutex_);
   void CountRecordBytes(uint64_t bytes) TOWLINE_EXCLUDES(mutex_);
   void CountSnapshotBytes(uint64_t bytes) TOWLINE_EXCLUDES(mutex_);
   ResyncCounters counters() const TOWLINE_EXCLUDES(mutex_);

@@ -30,6 +30,7 @@ class ReplicationSourceImpl final : public ReplicationSource {
   absl::StatusOr<std::unique_ptr<SnapshotSession>> NewSnapshotSession(const v1::FetchSnapshotRequest& request) override;
   absl::StatusOr<v1::PullStarted> Explain(const v1::PullStart& start, uint64_t* bytes_to_ship) override;
   absl::StatusOr<v1::PullStart> StartOfSlotOwner(const std::string& name) override;
+  absl::StatusOr<slots::Slot> DropSlot(const std::string& name, bool force) override;
   absl::Status Tick() override;
   void ForwardHeartbeat(const HeartbeatInfo& heartbeat) override;
   std::vector<PeerStatus> Peers() const override;

@@ -96,11 +96,7 @@ absl::Status ReplicationSourceImpl::LimitGrowth(LogAndState& live) {
 absl::StatusOr<bool> ReplicationSourceImpl::ApplyLimits(LogAndState& live, double disk_used_ratio) {
   limits_generation_ = live.number();
   limits_bytes_ = live.spool().stats().appended_bytes;
-  slots::LogView log;
-  log.first_lsn = live.spool().stats().first_lsn;
-  log.durable_lsn = live.spool().end().lsn;
-  log.bytes_behind = [&live](Lsn lsn) { return live.spool().BytesBehind(lsn); };
-  log.kept_bytes = core_.options.wal_keep_bytes;
+  slots::LogView log = core_.LimitsView(live);
   log.disk_used_ratio = disk_used_ratio;
   TOWLINE_ASSIGN_OR_RETURN(const std::vector<slots::Slot> invalidated, core_.slots.EnforceLimits(log, live.number()));
   for (const slots::Slot& slot : invalidated) {

@@ -84,6 +84,10 @@ absl::Status FirstStart(const NodeConfig& config, const GenerationEnvironment& e
     TOWLINE_ASSIGN_OR_RETURN(const auto first, Generation::Open(env, control, {}, 0, &report));
     TOWLINE_RETURN_IF_ERROR(first->Close());
   }
+  // Slots of a log that is not there would claim what the new one never held.
+  for (const char* name : {"slots.a", "slots.b"}) {
+    TOWLINE_RETURN_IF_ERROR(RemoveAll(env.fs, JoinPath(config.data_dir, name)));
+  }
   // Written last: until it is there, the directory counts as empty.
   TOWLINE_RETURN_IF_ERROR(control_file.Set(control, /*both=*/true));
   env.logger.Log(LogLevel::kInfo, "first_start",

@@ -237,6 +237,7 @@ void AddSlots(Node& node, const v1::GetStatusResponse& status, Families* out) {
     const Labels labels = {{"slot", slot.name()}};
     OneHot(out, "slot_state", "1 for the state of the slot.", "state",
            {"active", "inactive", "bootstrapping", "rewinding", "invalidated"}, StateName(slot.state()), labels);
+    out->Gauge("slot_temporary", "1 if the slot is gone with its session.", slot.temporary() ? 1 : 0, labels);
     out->Gauge("slot_confirmed_lsn", "Last LSN that the owner no longer needs.",
                static_cast<double>(slot.confirmed_lsn()), labels);
     out->Gauge("slot_retained_bytes", "Bytes of log that the slot holds back.",
@@ -248,6 +249,8 @@ void AddSlots(Node& node, const v1::GetStatusResponse& status, Families* out) {
     }
   }
   out->Counter("slot_saves_total", "Writes of the slot table.", node.slots().saves_total());
+  out->Gauge("slots_unknown", "1 while a lost slot table is not accepted: slots may be missing, no log is removed.",
+             node.slots().unknown() ? 1 : 0);
 }
 
 void AddResync(const ResyncCounters& counters, Families* out) {
@@ -273,6 +276,11 @@ void AddResync(const ResyncCounters& counters, Families* out) {
   out->Declare(prometheus::MetricType::Counter, "slot_invalidations_total", invalidation_help);
   for (const auto& [cause, count] : counters.invalidations_by_cause) {
     out->Counter("slot_invalidations_total", invalidation_help, count, {{"cause", cause}});
+  }
+  const std::string refused_help = "Requests on pull streams that were refused, which ends the session, by reason.";
+  out->Declare(prometheus::MetricType::Counter, "replication_refused_requests_total", refused_help);
+  for (const auto& [reason, count] : counters.refused_requests) {
+    out->Counter("replication_refused_requests_total", refused_help, count, {{"reason", reason}});
   }
   out->Counter("replication_sessions_superseded_total", "Sessions ended by a newer one of the same process.",
                counters.superseded_sessions);

@@ -356,12 +356,15 @@ std::string Node::State(std::string* reason) {
       *reason = "disk_full";
     } else if (damaged) {
       *reason = "wal_damaged";
+    } else if (slots().unknown()) {
+      *reason = "slots_unknown";
     }
     return "writable";
   }
   const ReplicaStatusView status = controller_->Status();
   *reason = status.halt_reason;
   if (reason->empty() && damaged) *reason = "wal_damaged";
+  if (reason->empty() && slots().unknown()) *reason = "slots_unknown";
   return status.state;
 }
 

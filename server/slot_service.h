@@ -25,6 +25,9 @@ class SlotServiceImpl final {
   absl::Status Find(const std::string& name, v1::Slot* out);
   absl::Status Create(const v1::CreateSlotRequest& request, v1::CreateSlotResponse* response);
   absl::Status Drop(const v1::DropSlotRequest& request, v1::DropSlotResponse* response);
+  absl::Status Copy(const v1::CopySlotRequest& request, v1::CopySlotResponse* response);
+  absl::Status Advance(const v1::AdvanceSlotRequest& request, v1::AdvanceSlotResponse* response);
+  absl::Status AcceptLoss(v1::AcceptSlotLossResponse* response);
 
   v1::SlotService::AsyncService service_;
   Node& node_;

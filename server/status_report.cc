@@ -155,6 +155,8 @@ void FillSlot(const SlotStatus& status, v1::Slot* out) {
   }
   out->set_created_time_ms(slot.created_time_ms);
   out->set_last_active_time_ms(slot.last_active_time_ms);
+  out->set_temporary(slot.temporary);
+  out->set_origin(slot.origin);
 }
 
 void FillStatus(Node& node, v1::GetStatusResponse* out) {

@@ -1,5 +1,6 @@
 #include "slots/slot_format.h"
 
+#include <algorithm>
 #include <utility>
 
 #include "absl/strings/str_cat.h"
@@ -43,6 +44,8 @@ void PutSlot(ByteWriter& writer, const Slot& slot) {
   writer.U64(slot.invalidation->oldest_lsn);
   writer.LengthPrefixed(slot.invalidation->cause);
 }
+
+bool IsSaved(const Slot& slot) { return !slot.temporary; }
 
 bool IsText(absl::string_view text) { return text.size() <= kSlotTextSizeMax; }
 
@@ -104,12 +107,14 @@ std::string EncodeSlots(const SlotImage& image) {
   writer.U8(0);
   writer.U16(0);
   writer.U32(static_cast<uint32_t>(image.first_retained.size()));
-  writer.U32(static_cast<uint32_t>(image.slots.size()));
+  writer.U32(static_cast<uint32_t>(std::count_if(image.slots.begin(), image.slots.end(), IsSaved)));
   for (const auto& [data_generation, lsn] : image.first_retained) {
     writer.U64(data_generation);
     writer.U64(lsn);
   }
-  for (const Slot& slot : image.slots) PutSlot(writer, slot);
+  for (const Slot& slot : image.slots) {
+    if (IsSaved(slot)) PutSlot(writer, slot);
+  }
   return out;
 }
 

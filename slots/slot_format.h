@@ -45,7 +45,7 @@ struct SlotImage {
   std::vector<Slot> slots;                 // ordered by name
 };
 
-// Leaves out what is never saved: received_lsn, applied_lsn, and kActive, which becomes kInactive.
+// Leaves out what is never saved: temporary slots, received_lsn, applied_lsn, and kActive, which becomes kInactive.
 std::string EncodeSlots(const SlotImage& image);
 
 // DATA_LOSS, reason slots_damaged, if malformed; FAILED_PRECONDITION, reason slots_version, if of another version.

@@ -49,8 +49,13 @@ Lsn SlotTable::Floor(uint64_t data_generation) const {
   const bool live_values = Failpoint("slots_floor_from_live");
   Lsn floor = std::numeric_limits<Lsn>::max();
   for (const auto& [name, live] : slots_) {
+    const Slot& slot = live->slot;
+    if (slot.temporary) {  // as long as the process lives, which is all that it is for, memory is enough
+      if (HoldsLog(slot) && slot.data_generation == data_generation) floor = std::min(floor, slot.confirmed_lsn + 1);
+      continue;
+    }
     if (!live->saved_holds || live->saved_data_generation != data_generation) continue;
-    floor = std::min(floor, (live_values ? live->slot.confirmed_lsn : live->saved_confirmed_lsn) + 1);
+    floor = std::min(floor, (live_values ? slot.confirmed_lsn : live->saved_confirmed_lsn) + 1);
   }
   return floor;
 }
@@ -97,19 +102,45 @@ absl::StatusOr<std::vector<Slot>> SlotTable::EnforceLimits(const LogView& log, u
       invalidated.push_back(slot);
     }
   }));
-  for (const Slot& slot : invalidated) {
-    logger_.Log(LogLevel::kWarning, "slot_invalidated",
-                {{"slot", slot.name},
-                 {"cause", slot.invalidation->cause},
-                 {"needed_lsn", slot.invalidation->needed_lsn},
-                 {"first_lsn", log.first_lsn},
-                 {"durable_lsn", log.durable_lsn},
-                 {"bytes_behind", log.bytes_behind(slot.confirmed_lsn)},
-                 {"max_retained_bytes", limits_.max_retained_bytes},
-                 {"disk_used_ratio", absl::StrFormat("%.3f", log.disk_used_ratio)},
-                 {"disk_guard_ratio", absl::StrFormat("%.3f", limits_.disk_guard_ratio)}});
-  }
+  for (const Slot& slot : invalidated) LogInvalidated(slot, log);
   return invalidated;
+}
+
+absl::StatusOr<std::optional<Slot>> SlotTable::Invalidate(const std::string& name, const SessionOwner& owner,
+                                                          const std::string& cause, const LogView& log,
+                                                          uint64_t data_generation, uint64_t* superseded) {
+  *superseded = 0;
+  MutexLock save_lock(&save_mutex_);
+  {
+    MutexLock lock(&mutex_);
+    const Live* live = FindLocked(name);
+    if (live == nullptr || live->slot.temporary || live->slot.data_generation != data_generation) return std::nullopt;
+    if (!HoldsLog(live->slot) || live->slot.state == SlotState::kBootstrapping) return std::nullopt;
+    if (live->session_id != 0 && live->owner.process_instance != owner.process_instance) return std::nullopt;
+  }
+  TOWLINE_RETURN_IF_ERROR(CommitSlot(name, [&](Slot& slot) {
+    slot.state = SlotState::kInvalidated;
+    slot.invalidation = Invalidation{cause, log.durable_lsn, NowMs(), slot.confirmed_lsn + 1, log.first_lsn};
+  }));
+  MutexLock lock(&mutex_);
+  Live* live = FindLocked(name);
+  *superseded = live->session_id;
+  EndSessionLocked(*live);
+  LogInvalidated(live->slot, log);
+  return live->slot;
+}
+
+void SlotTable::LogInvalidated(const Slot& slot, const LogView& log) const {
+  logger_.Log(LogLevel::kWarning, "slot_invalidated",
+              {{"slot", slot.name},
+               {"cause", slot.invalidation->cause},
+               {"needed_lsn", slot.invalidation->needed_lsn},
+               {"first_lsn", log.first_lsn},
+               {"durable_lsn", log.durable_lsn},
+               {"bytes_behind", log.bytes_behind(slot.confirmed_lsn)},
+               {"max_retained_bytes", limits_.max_retained_bytes},
+               {"disk_used_ratio", absl::StrFormat("%.3f", log.disk_used_ratio)},
+               {"disk_guard_ratio", absl::StrFormat("%.3f", limits_.disk_guard_ratio)}});
 }
 
 // The cause for which `slot` stops holding the log; empty = none.

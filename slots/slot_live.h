@@ -29,6 +29,10 @@ struct SlotTable::Live {
 inline bool HoldsLog(const Slot& slot) { return slot.state != SlotState::kInvalidated; }
 
 absl::Status SlotNotFound(absl::string_view name);
+absl::Status SlotInUse(absl::string_view name);  // by a session
+
+// Begins another life of `slot` at `confirmed_lsn`; its state is set before.
+void StartGeneration(Slot& slot, uint64_t generation, uint64_t data_generation, Lsn confirmed_lsn);
 
 }  // namespace towline::slots
 

@@ -7,10 +7,23 @@
 
 #include "common/error.h"
 #include "common/failpoint.h"
+#include "common/names.h"
 #include "slots/slot_live.h"
 #include "slots/slot_table.h"
 
 namespace towline::slots {
+namespace {
+
+absl::Status InUseByAnother(const std::string& name) {
+  ErrorInfo info{"slot_in_use",
+                 absl::StrCat("slot ", name, " has a session of another process"),
+                 "wait until that session ends, or use another slot",
+                 {}};
+  info.metadata["slot"] = name;
+  return MakeError(absl::StatusCode::kFailedPrecondition, std::move(info));
+}
+
+}  // namespace
 
 absl::StatusOr<Session> SlotTable::BeginSession(const std::string& name, const SessionOwner& owner,
                                                 uint64_t* superseded) {
@@ -21,34 +34,69 @@ absl::StatusOr<Session> SlotTable::BeginSession(const std::string& name, const S
   if (live == nullptr) return SlotNotFound(name);
   if (live->session_id != 0) {
     if (live->owner.process_instance != owner.process_instance) {
-      ErrorInfo info{"slot_in_use",
-                     absl::StrCat("slot ", name, " has a session of another process"),
-                     "wait until that session ends, or use another slot",
-                     {}};
-      info.metadata["slot"] = name;
-      return MakeError(absl::StatusCode::kFailedPrecondition, std::move(info));
+      return InUseByAnother(name);
     }
     *superseded = live->session_id;
     EndSessionLocked(*live);
   }
-  live->session_id = NewId(rng_);
-  live->owner = owner;
-  sessions_[live->session_id] = live;
-  Slot& slot = live->slot;
+  StartSessionLocked(*live, owner);
+  return Session{live->session_id, name, live->slot.generation};
+}
+
+absl::StatusOr<Session> SlotTable::BeginTemporary(const std::string& name, SlotKind kind, uint64_t data_generation,
+                                                  Lsn confirmed_lsn, const SessionOwner& owner, uint64_t* superseded) {
+  *superseded = 0;
+  TOWLINE_RETURN_IF_ERROR(ValidateName("slot", name));
+  MutexLock save_lock(&save_mutex_);  // a save under way would install a table without the slot
+  MutexLock lock(&mutex_);
+  Live* live = FindLocked(name);
+  if (live == nullptr || !live->slot.temporary) {
+    TOWLINE_RETURN_IF_ERROR(CheckRoomLocked(name));
+    std::unique_ptr<Live>& made = slots_[name];
+    made = std::make_unique<Live>();
+    live = made.get();
+    live->slot.name = name;
+    live->slot.kind = kind;
+    live->slot.temporary = true;
+    live->slot.created_time_ms = NowMs();
+    StartGeneration(live->slot, NewId(rng_), data_generation, confirmed_lsn);
+  } else {
+    if (live->owner.process_instance != owner.process_instance) return InUseByAnother(name);
+    *superseded = live->session_id;
+    EndSessionLocked(*live);
+    Slot& slot = live->slot;
+    if (confirmed_lsn < slot.confirmed_lsn || !HoldsLog(slot) || slot.data_generation != data_generation) {
+      slot.state = SlotState::kInactive;
+      slot.invalidation.reset();
+      StartGeneration(slot, NewId(rng_), data_generation, confirmed_lsn);
+    }
+  }
+  StartSessionLocked(*live, owner);
+  return Session{live->session_id, name, live->slot.generation};
+}
+
+void SlotTable::StartSessionLocked(Live& live, const SessionOwner& owner) {
+  live.session_id = NewId(rng_);
+  live.owner = owner;
+  sessions_[live.session_id] = &live;
+  Slot& slot = live.slot;
   if (slot.state == SlotState::kInactive) slot.state = SlotState::kActive;
-  if (slot.owner_incarnation != owner.incarnation || !slot.origin.empty()) dirty_ = true;
+  const bool changed = slot.owner_incarnation != owner.incarnation || !slot.origin.empty();
+  if (changed && !slot.temporary) dirty_ = true;
   slot.owner_incarnation = owner.incarnation;
   slot.origin.clear();  // served here from now on
   slot.received_lsn = 0;
   slot.applied_lsn = 0;
   slot.last_active_time_ms = NowMs();
-  return Session{live->session_id, name, slot.generation};
 }
 
 void SlotTable::EndSession(uint64_t session_id) {
   MutexLock lock(&mutex_);
   const auto found = sessions_.find(session_id);
-  if (found != sessions_.end()) EndSessionLocked(*found->second);
+  if (found == sessions_.end()) return;
+  const std::string name = found->second->slot.name;
+  EndSessionLocked(*found->second);
+  ForgetTemporaryLocked(name);
 }
 
 bool SlotTable::HasSession(uint64_t session_id) const {
@@ -82,7 +130,8 @@ absl::Status SlotTable::Advance(const Ack& ack, Lsn sent_lsn) {
   slot.received_lsn = std::max(slot.received_lsn, ack.received_lsn);
   slot.applied_lsn = std::max(slot.applied_lsn, ack.applied_lsn);
   slot.last_active_time_ms = NowMs();
-  if (ack.flushed_lsn > slot.flushed_lsn || ack.flushed_lsn > slot.confirmed_lsn) dirty_ = true;
+  const bool progress = ack.flushed_lsn > slot.flushed_lsn || ack.flushed_lsn > slot.confirmed_lsn;
+  if (progress && !slot.temporary) dirty_ = true;
   slot.flushed_lsn = std::max(slot.flushed_lsn, ack.flushed_lsn);
   slot.confirmed_lsn = std::max(slot.confirmed_lsn, ack.flushed_lsn);
   return absl::OkStatus();
@@ -99,6 +148,12 @@ void SlotTable::EndSessionLocked(Live& live) {
   live.session_id = 0;
   live.idle_since_micros = clock_.MonotonicMicros();
   if (live.slot.state == SlotState::kActive) live.slot.state = SlotState::kInactive;
+}
+
+// What a temporary slot was made for is over.
+void SlotTable::ForgetTemporaryLocked(const std::string& name) {
+  const Live* live = FindLocked(name);
+  if (live != nullptr && live->slot.temporary && live->session_id == 0) slots_.erase(name);
 }
 
 }  // namespace towline::slots

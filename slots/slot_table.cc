@@ -11,7 +11,6 @@
 #include "slots/slot_live.h"
 
 namespace towline::slots {
-namespace {
 
 void StartGeneration(Slot& slot, uint64_t generation, uint64_t data_generation, Lsn confirmed_lsn) {
   slot.generation = generation;
@@ -23,10 +22,14 @@ void StartGeneration(Slot& slot, uint64_t generation, uint64_t data_generation, 
   slot.applied_lsn = 0;
 }
 
-}  // namespace
-
 absl::Status SlotNotFound(absl::string_view name) {
-  return MakeError(absl::StatusCode::kNotFound, "slot_not_found", absl::StrCat("there is no slot ", name));
+  return MakeError(absl::StatusCode::kNotFound, "slot_not_found",
+                   absl::StrCat("there is no slot \"", Printable(name), "\""), "list them with: towctl slot list");
+}
+
+absl::Status SlotInUse(absl::string_view name) {
+  return MakeError(absl::StatusCode::kFailedPrecondition, "slot_in_use", absl::StrCat("slot ", name, " has a session"),
+                   "stop its owner first; a drop can be forced");
 }
 
 SlotTable::SlotTable(FileSystem& fs, const std::string& directory, Clock& clock, Rng& rng, Logger& logger,
@@ -42,15 +45,17 @@ SlotTable::~SlotTable() = default;
 absl::StatusOr<std::unique_ptr<SlotTable>> SlotTable::Open(FileSystem& fs, const std::string& directory, Clock& clock,
                                                            Rng& rng, Logger& logger, SlotLimits limits) {
   std::unique_ptr<SlotTable> table(new SlotTable(fs, directory, clock, rng, logger, limits));
-  TOWLINE_RETURN_IF_ERROR(table->Load());
+  TOWLINE_RETURN_IF_ERROR(table->Load(fs, directory));
   return table;
 }
 
-absl::Status SlotTable::Load() {
+absl::Status SlotTable::Load(FileSystem& fs, const std::string& directory) {
   MutexLock save_lock(&save_mutex_);
   TwoCopyImage saved;
   TOWLINE_ASSIGN_OR_RETURN(const TwoCopyState state, file_.Load(&saved));
-  if (state == TwoCopyState::kAbsent) return absl::OkStatus();
+  const auto exists = [&](const char* name) { return Exists(fs, JoinPath(directory, name)); };
+  // A file gets its name only with an image in it, so one that holds nothing has lost it.
+  if (state == TwoCopyState::kAbsent && !exists("slots.a") && !exists("slots.b")) return absl::OkStatus();
 
   absl::StatusOr<SlotImage> image =
       state == TwoCopyState::kValid
@@ -106,30 +111,40 @@ absl::StatusOr<Slot> SlotTable::Create(const std::string& name, SlotKind kind, u
   MutexLock save_lock(&save_mutex_);
   {
     MutexLock lock(&mutex_);
-    if (FindLocked(name) != nullptr) {
-      return MakeError(absl::StatusCode::kAlreadyExists, "slot_exists", absl::StrCat("slot ", name, " exists already"));
-    }
-    if (slots_.size() >= kSlotsMax) {
-      return MakeError(absl::StatusCode::kResourceExhausted, "slot_limit",
-                       absl::StrCat("the slot table holds ", slots_.size(), " slots of at most ", kSlotsMax),
-                       "drop a slot that nobody uses");
-    }
+    TOWLINE_RETURN_IF_ERROR(CheckRoomLocked(name));
   }
   Slot slot;
   slot.name = name;
   slot.kind = kind;
   slot.created_time_ms = NowMs();
   StartGeneration(slot, NewId(rng_), data_generation, confirmed_lsn);
-  TOWLINE_RETURN_IF_ERROR(Commit([&slot](SlotImage& image) {
-    const auto by_name = [](const Slot& a, const Slot& b) { return a.name < b.name; };
-    image.slots.insert(std::lower_bound(image.slots.begin(), image.slots.end(), slot, by_name), slot);
-  }));
+  TOWLINE_RETURN_IF_ERROR(Insert(slot));
   logger_.Log(LogLevel::kInfo, "slot_created",
               {{"slot", name},
                {"generation", absl::Hex(slot.generation, absl::kZeroPad16)},
                {"data_generation", data_generation},
                {"confirmed_lsn", confirmed_lsn}});
   return slot;
+}
+
+// Whether a slot of that name can be added. Temporary ones count too: their number must have a limit.
+absl::Status SlotTable::CheckRoomLocked(const std::string& name) const {
+  if (const Live* live = FindLocked(name)) {
+    return MakeError(absl::StatusCode::kAlreadyExists, "slot_exists",
+                     absl::StrCat(live->slot.temporary ? "temporary slot " : "slot ", name, " exists already"),
+                     "use another name");
+  }
+  if (slots_.size() < kSlotsMax) return absl::OkStatus();
+  return MakeError(absl::StatusCode::kResourceExhausted, "slot_limit",
+                   absl::StrCat("the slot table holds ", slots_.size(), " slots of at most ", kSlotsMax),
+                   "drop a slot that nobody uses");
+}
+
+absl::Status SlotTable::Insert(const Slot& slot) {
+  return Commit([&slot](SlotImage& image) {
+    const auto by_name = [](const Slot& a, const Slot& b) { return a.name < b.name; };
+    image.slots.insert(std::lower_bound(image.slots.begin(), image.slots.end(), slot, by_name), slot);
+  });
 }
 
 absl::StatusOr<Slot> SlotTable::Drop(const std::string& name, bool force) {
@@ -139,10 +154,7 @@ absl::StatusOr<Slot> SlotTable::Drop(const std::string& name, bool force) {
     MutexLock lock(&mutex_);
     const Live* live = FindLocked(name);
     if (live == nullptr) return SlotNotFound(name);
-    if (live->session_id != 0 && !force) {
-      return MakeError(absl::StatusCode::kFailedPrecondition, "slot_in_use",
-                       absl::StrCat("slot ", name, " has a session"), "stop its owner, or drop it with force");
-    }
+    if (live->session_id != 0 && !force) return SlotInUse(name);
     slot = live->slot;
   }
   TOWLINE_RETURN_IF_ERROR(Commit([&name](SlotImage& image) {
@@ -180,8 +192,10 @@ absl::StatusOr<Slot> SlotTable::NewGeneration(const std::string& name, uint64_t 
   {
     MutexLock lock(&mutex_);
     Live* live = FindLocked(name);
+    if (live == nullptr) return SlotNotFound(name);  // temporary, and its session ended meanwhile
     if (!keep_session) EndSessionLocked(*live);
     started = live->slot;
+    ForgetTemporaryLocked(name);
   }
   logger_.Log(LogLevel::kInfo, "slot_new_generation",
               {{"slot", name},
@@ -276,7 +290,10 @@ absl::Status SlotTable::SwitchDataGeneration(uint64_t data_generation, Lsn end_l
     }
   }));
   MutexLock lock(&mutex_);
-  for (const std::string& name : clamped) EndSessionLocked(*FindLocked(name));
+  for (const std::string& name : clamped) {
+    if (Live* live = FindLocked(name)) EndSessionLocked(*live);
+    ForgetTemporaryLocked(name);
+  }
   return absl::OkStatus();
 }
 
@@ -315,6 +332,15 @@ absl::Status SlotTable::Commit(const std::function<void(SlotImage&)>& change) {
 }
 
 absl::Status SlotTable::CommitSlot(const std::string& name, const std::function<void(Slot&)>& change) {
+  {
+    MutexLock lock(&mutex_);
+    Live* live = FindLocked(name);
+    if (live != nullptr && live->slot.temporary) {  // there is nothing to save
+      change(live->slot);
+      if (live->slot.state == SlotState::kInactive && live->session_id != 0) live->slot.state = SlotState::kActive;
+      return absl::OkStatus();
+    }
+  }
   return Commit([&](SlotImage& image) {
     for (Slot& slot : image.slots) {
       if (slot.name == name) change(slot);
@@ -329,8 +355,9 @@ void SlotTable::InstallLocked(const SlotImage& image) {
   std::map<std::string, std::unique_ptr<Live>> previous = std::move(slots_);
   slots_.clear();
   for (const Slot& saved : image.slots) {
-    std::unique_ptr<Live>& live = slots_[saved.name];
     const auto found = previous.find(saved.name);
+    if (found == previous.end() && saved.temporary) continue;  // its session ended during the save
+    std::unique_ptr<Live>& live = slots_[saved.name];
     if (found == previous.end()) {
       live = std::make_unique<Live>();
       live->idle_since_micros = clock_.MonotonicMicros();

@@ -6,7 +6,8 @@
 // before the call returns; progress from acks is saved by SaveIfDirty, which a timer calls at most once per persist
 // interval. Pruning uses saved values only: Floor() answers from the image on disk. If both copies are damaged the
 // table is `unknown`: Floor() is 0 (nothing may be removed) until AcceptLoss. An error of a save is returned and the
-// table keeps what it had before; what is on disk is then the one or the other.
+// table keeps what it had before; what is on disk is then the one or the other. A temporary slot lives as long as its
+// session and is never saved; Floor() counts its live position.
 
 #ifndef TOWLINE_SLOTS_SLOT_TABLE_H_
 #define TOWLINE_SLOTS_SLOT_TABLE_H_
@@ -66,7 +67,8 @@ struct Slot {
   std::optional<Invalidation> invalidation;  // present iff state is kInvalidated
   uint64_t created_time_ms = 0;
   uint64_t last_active_time_ms = 0;
-  std::string origin;  // node id of the primary that a copy came from; empty = served here
+  std::string origin;      // node id of the primary that a copy came from; empty = served here
+  bool temporary = false;  // gone with its session; never saved
 
   friend bool operator==(const Slot&, const Slot&) = default;
 };
@@ -114,6 +116,7 @@ struct SlotImage;
 class SlotTable {
  public:
   // Reads the table in `directory` and makes what it read durable. A damaged pair of copies is no error: see unknown().
+  // So are copies that hold nothing, which no save leaves behind.
   // FAILED_PRECONDITION, reason slots_version: written by another version.
   static absl::StatusOr<std::unique_ptr<SlotTable>> Open(FileSystem& fs, const std::string& directory, Clock& clock,
                                                          Rng& rng, Logger& logger, SlotLimits limits);
@@ -134,10 +137,29 @@ class SlotTable {
   // unless `force`.
   absl::StatusOr<Slot> Drop(const std::string& name, bool force);
 
+  // Creates slot `name` of the kind and at the position that is saved of `source`; saved before return. The source's
+  // log stays for the copy if it was there. `first_lsn` is the first LSN of the log of `data_generation`. Errors of
+  // Create; NOT_FOUND, reason slot_not_found; FAILED_PRECONDITION, reason slot_invalidated, slot_bootstrapping,
+  // slot_rewinding, wal_removed: the source does not hold what the copy would claim.
+  absl::StatusOr<Slot> Copy(const std::string& source, const std::string& name, uint64_t data_generation,
+                            Lsn first_lsn);
+
+  // Raises the confirmed LSN of a consumer's slot without its owner; saved before return. The present value is no
+  // change. NOT_FOUND, reason slot_not_found; FAILED_PRECONDITION, reason slot_kind, slot_in_use, slot_invalidated,
+  // wal_removed (of another log); OUT_OF_RANGE, reason advance_backwards, or lsn_out_of_range above `durable_lsn`.
+  absl::StatusOr<Slot> AdvanceTo(const std::string& name, Lsn confirmed_lsn, uint64_t data_generation, Lsn durable_lsn);
+
   // Starts a session. FAILED_PRECONDITION, reason slot_in_use, while another process holds one. `superseded` gets the
   // id of the session that the same process held, or 0. State becomes kActive (kBootstrapping stays).
   absl::StatusOr<Session> BeginSession(const std::string& name, const SessionOwner& owner, uint64_t* superseded);
-  void EndSession(uint64_t session_id);        // unknown ids are ignored
+  // Starts a session on a temporary slot, which is made for it at `confirmed_lsn`. A session that the same process has
+  // on a temporary slot of that name is superseded, and the slot goes on where it is, or at `confirmed_lsn` in a new
+  // generation if that is lower or it holds nothing. FAILED_PRECONDITION, reason slot_in_use; ALREADY_EXISTS, reason
+  // slot_exists: the name belongs to a slot that is not temporary; INVALID_ARGUMENT, reason invalid_name;
+  // RESOURCE_EXHAUSTED, reason slot_limit.
+  absl::StatusOr<Session> BeginTemporary(const std::string& name, SlotKind kind, uint64_t data_generation,
+                                         Lsn confirmed_lsn, const SessionOwner& owner, uint64_t* superseded);
+  void EndSession(uint64_t session_id);        // unknown ids are ignored; a temporary slot goes with its session
   bool HasSession(uint64_t session_id) const;  // false once it was ended, superseded, or its slot dropped
 
   // Starts a new generation at `confirmed_lsn` in `state`; saved before return. The present session, if any, goes on
@@ -169,6 +191,13 @@ class SlotTable {
   // session before with one, then consumers before replicas, then the longest without a session, then who holds most.
   absl::StatusOr<std::vector<Slot>> EnforceLimits(const LogView& log, uint64_t data_generation);
 
+  // Invalidates a slot that holds log of `data_generation` for a cause that is not a limit, saved before return, and
+  // ends the session of `owner` on it, whose id `superseded` gets (0 = none). nullopt: there is no such slot, it is
+  // temporary, bootstrapping or invalidated already, or another process has a session on it.
+  absl::StatusOr<std::optional<Slot>> Invalidate(const std::string& name, const SessionOwner& owner,
+                                                 const std::string& cause, const LogView& log, uint64_t data_generation,
+                                                 uint64_t* superseded);
+
   // Saves progress if there is any. At most one write to the disk.
   absl::Status SaveIfDirty();
 
@@ -190,16 +219,21 @@ class SlotTable {
   struct Live;  // a slot with its session and what is saved of it
   SlotTable(FileSystem& fs, const std::string& directory, Clock& clock, Rng& rng, Logger& logger, SlotLimits limits);
 
-  absl::Status Load() TOWLINE_EXCLUDES(mutex_, save_mutex_);
+  absl::Status Load(FileSystem& fs, const std::string& directory) TOWLINE_EXCLUDES(mutex_, save_mutex_);
   SlotImage ImageLocked() const TOWLINE_REQUIRES(mutex_);
   absl::Status Commit(const std::function<void(SlotImage&)>& change) TOWLINE_REQUIRES(save_mutex_)
       TOWLINE_EXCLUDES(mutex_);
   absl::Status CommitSlot(const std::string& name, const std::function<void(Slot&)>& change)
       TOWLINE_REQUIRES(save_mutex_) TOWLINE_EXCLUDES(mutex_);
   void InstallLocked(const SlotImage& image) TOWLINE_REQUIRES(mutex_);
+  absl::Status CheckRoomLocked(const std::string& name) const TOWLINE_REQUIRES(mutex_);
+  absl::Status Insert(const Slot& slot) TOWLINE_REQUIRES(save_mutex_) TOWLINE_EXCLUDES(mutex_);
+  void StartSessionLocked(Live& live, const SessionOwner& owner) TOWLINE_REQUIRES(mutex_);
   void EndSessionLocked(Live& live) TOWLINE_REQUIRES(mutex_);
+  void ForgetTemporaryLocked(const std::string& name) TOWLINE_REQUIRES(mutex_);
   Live* FindLocked(const std::string& name) const TOWLINE_REQUIRES(mutex_);
   std::string OverLimit(const Slot& slot, int64_t idle_micros, bool in_use, const LogView& log) const;
+  void LogInvalidated(const Slot& slot, const LogView& log) const;
   uint64_t NowMs() const;
 
   Clock& clock_;

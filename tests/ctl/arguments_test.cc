@@ -107,7 +107,7 @@ TEST(Arguments, GlobalOptionsStandBeforeOrAfterTheVerb) {
   for (const std::vector<std::string>& arguments : forms) {
     const VerbResult result = RunVerb(arguments);
     EXPECT_EQ(result.code, 0) << result.err;
-    EXPECT_EQ(result.out, "{\"slots\":[]}\n");
+    EXPECT_EQ(result.out, "{\"slots\":[],\"unknown\":false}\n");
   }
 }
 

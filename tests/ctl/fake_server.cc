@@ -166,6 +166,7 @@ class FakeSlots final : public v1::SlotService::Service {
   grpc::Status ListSlots(grpc::ServerContext*, const v1::ListSlotsRequest*, v1::ListSlotsResponse* response) override {
     MutexLock lock(&state_.mutex);
     for (const auto& [name, slot] : state_.slots) *response->add_slots() = slot;
+    response->set_unknown(state_.slots_unknown);
     return grpc::Status::OK;
   }
   grpc::Status GetSlot(grpc::ServerContext*, const v1::GetSlotRequest* request,
@@ -210,6 +211,35 @@ class FakeSlots final : public v1::SlotService::Service {
     MutexLock lock(&state_.mutex);
     state_.forecasts.push_back(*request);
     *response = state_.forecast;
+    return grpc::Status::OK;
+  }
+  grpc::Status CopySlot(grpc::ServerContext*, const v1::CopySlotRequest* request,
+                        v1::CopySlotResponse* response) override {
+    MutexLock lock(&state_.mutex);
+    const auto source = state_.slots.find(request->source());
+    if (source == state_.slots.end()) return NotFound(request->source());
+    v1::Slot copy = source->second;
+    copy.set_name(request->name());
+    *response->mutable_slot() = state_.slots[request->name()] = copy;
+    return grpc::Status::OK;
+  }
+  grpc::Status AdvanceSlot(grpc::ServerContext*, const v1::AdvanceSlotRequest* request,
+                           v1::AdvanceSlotResponse* response) override {
+    MutexLock lock(&state_.mutex);
+    const auto slot = state_.slots.find(request->name());
+    if (slot == state_.slots.end()) return NotFound(request->name());
+    if (request->confirmed_lsn() < slot->second.confirmed_lsn()) {
+      return ToGrpcStatus(MakeError(absl::StatusCode::kOutOfRange, "advance_backwards", "it stands above"));
+    }
+    slot->second.set_confirmed_lsn(request->confirmed_lsn());
+    *response->mutable_slot() = slot->second;
+    return grpc::Status::OK;
+  }
+  grpc::Status AcceptSlotLoss(grpc::ServerContext*, const v1::AcceptSlotLossRequest*,
+                              v1::AcceptSlotLossResponse* response) override {
+    MutexLock lock(&state_.mutex);
+    response->set_was_unknown(std::exchange(state_.slots_unknown, false));
+    for (const auto& [name, slot] : state_.slots) *response->add_slots() = slot;
     return grpc::Status::OK;
   }
 
@@ -343,7 +373,9 @@ class FakeReplication final : public v1::ReplicationService::Service {
     started.set_session_id(99);
     started.set_slot_generation(7);
     started.set_term(1);
-    started.set_from_lsn((start.from_slot() ? state_.slots[start.slot()].confirmed_lsn() : start.lsn()) + 1);
+    const auto slot = state_.slots.find(start.slot());
+    const uint64_t stands_at = slot == state_.slots.end() ? state_.log.size() : slot->second.confirmed_lsn();
+    started.set_from_lsn((start.from_slot() ? stands_at : start.lsn()) + 1);
     started.set_first_retained_lsn(1);
     started.set_durable_lsn(state_.log.size());
     return started;

@@ -40,6 +40,7 @@ struct FakeState {
   uint64_t cut_stream_after = 0;            // WriteStream: end with UNAVAILABLE after so many elements, once; 0 = never
   bool hold_acks = false;                   // WriteStream: no answers until the client closes its side
   std::optional<v1::PullStarted> decision;  // Pull and PlanResume answer this
+  bool slots_unknown = false;               // ListSlots says so
   uint32_t page_limit = 2;                  // Scan: at most so many entries in a page
   v1::PullStart own_start;                  // what DescribeStart answers
 

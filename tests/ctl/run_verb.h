@@ -28,13 +28,15 @@ struct VerbResult {
 };
 
 // Standard input comes from `input_fd`.
-inline VerbResult RunWith(const std::vector<std::string>& arguments, Interrupt& interrupt, int input_fd) {
+inline VerbResult RunWith(const std::vector<std::string>& arguments, Interrupt& interrupt, int input_fd,
+                          bool input_is_terminal = false) {
   std::ostringstream out;
   std::ostringstream err;
   Environment environment;
   environment.out = &out;
   environment.err = &err;
   environment.input_fd = input_fd;
+  environment.input_is_terminal = input_is_terminal;
   environment.interrupt = &interrupt;
   VerbResult result;
   result.code = RunTowctl(arguments, environment);
@@ -48,6 +50,18 @@ inline VerbResult RunVerb(const std::vector<std::string>& arguments) {
   const int null = open("/dev/null", O_RDONLY | O_CLOEXEC);
   VerbResult result = RunWith(arguments, interrupt, null);
   close(null);
+  return result;
+}
+
+// As at a terminal where somebody types `input`.
+inline VerbResult RunAtTerminal(const std::vector<std::string>& arguments, const std::string& input) {
+  int ends[2];
+  if (pipe2(ends, O_CLOEXEC) != 0) return {};
+  (void)!write(ends[1], input.data(), input.size());
+  close(ends[1]);
+  Interrupt interrupt;
+  VerbResult result = RunWith(arguments, interrupt, ends[0], /*input_is_terminal=*/true);
+  close(ends[0]);
   return result;
 }
 

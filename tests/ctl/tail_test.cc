@@ -40,6 +40,7 @@ TEST_F(TailTest, FromAnLsnUntilTheCurrentOneWithATemporarySlot) {
   MutexLock lock(&server_.state().mutex);
   EXPECT_TRUE(server_.state().slots.empty());
   EXPECT_THAT(server_.state().starts.at(0).slot(), ::testing::StartsWith("tail-"));
+  EXPECT_TRUE(server_.state().starts.at(0).temporary());
 }
 
 TEST_F(TailTest, UntilCurrentAloneStartsAtTheFirstRetainedRecord) {

@@ -57,7 +57,9 @@ struct World {
   std::optional<Lsn> exact_from;  // of their line
   bool has_slot = true;
   bool auto_create = true;
-  const char* cause = "";  // of an invalidated slot
+  bool temporary = false;       // a temporary slot is asked for
+  bool slot_temporary = false;  // there is one of that name
+  const char* cause = "";       // of an invalidated slot
   Lsn oldest_rewind = 0;
 };
 
@@ -87,7 +89,10 @@ Verdict Model(const World& w) {
 
   if (last > w.our_term || w.promised > w.our_term) return Behind(w, "stale_primary");
   if (last > (w.ours.empty() ? 0 : w.ours.back().first)) return Behind(w, "stale_upstream");
-  if (!w.has_slot && !w.auto_create) return {Decision::kRefuse, "slot_not_found"};
+  if (!w.has_slot && !w.auto_create && !w.temporary) return {Decision::kRefuse, "slot_not_found"};
+  if (w.has_slot && w.slot_temporary != w.temporary) {
+    return {Decision::kRefuse, w.temporary ? "slot_exists" : "slot_in_use"};
+  }
   if (w.exact_from.has_value()) {
     const Start& exact = w.theirs[*w.exact_from - 1];
     // Our line goes on beyond its end with the term that it ends in.
@@ -136,6 +141,7 @@ Plan Real(const World& w) {
   request.first_retained_lsn = 1;
   request.oldest_rewind_lsn = w.oldest_rewind;
   request.promised_term = w.promised;
+  request.temporary = w.temporary;
   if (request.lsn != 0) request.chain = 7;
   // We know chains of what we hold, and of the position before it.
   if (request.lsn <= log.durable_lsn && request.lsn + 1 >= w.first_lsn) {
@@ -150,6 +156,7 @@ Plan Real(const World& w) {
   if (w.has_slot) {
     slot.emplace().name = "r1";
     slot->kind = request.kind;
+    slot->temporary = w.slot_temporary;
     if (*w.cause != '\0') {
       slot->state = slots::SlotState::kInvalidated;
       slot->invalidation.emplace().cause = w.cause;
@@ -245,8 +252,12 @@ TEST_F(PlannerModelTest, EverySlotPromiseAndChainOfEveryPairOfShortLogs) {
             if (std::string(slot) == "retained_bytes") w.cause = slot;
             for (const bool damaged : {false, true}) {
               w.chain_damaged = damaged;
-              CheckAround(w);
-              if (HasFatalFailure()) return;
+              for (const int temporary : {0, 1, 2, 3}) {
+                w.temporary = (temporary & 1) != 0;
+                w.slot_temporary = (temporary & 2) != 0;
+                CheckAround(w);
+                if (HasFatalFailure()) return;
+              }
             }
           }
         }

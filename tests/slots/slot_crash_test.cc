@@ -1,7 +1,6 @@
-// What a crash or damage leaves of a slot table.
+// What a crash leaves of a slot table. Damage: slot_damage_test.cc.
 //
-// Goal     What a call returned as saved is there after every crash; Floor never goes above what is on the disk; damage
-//          gives an earlier image or `unknown`, and never a table that has forgotten its slots.
+// Goal     What a call returned as saved is there after every crash; Floor never goes above what is on the disk.
 // Method   A workload over SimFileSystem; after each call of its that changes the disk, every kind of crash state is
 //          opened. What comes up must be the table before the running operation or the one after it.
 
@@ -12,8 +11,8 @@
 #include "common/failpoint.h"
 #include "gmock/gmock.h"
 #include "gtest/gtest.h"
-#include "slots/slot_format.h"
 #include "slots/slot_table.h"
+#include "tests/slots/slot_table_fixture.h"
 #include "tests/support/fake_clock.h"
 #include "tests/support/seeded_rng.h"
 #include "tests/support/sim_file_system.h"
@@ -29,24 +28,6 @@ using ::towline::test::SeededRng;
 using ::towline::test::SimFileSystem;
 
 constexpr uint64_t kData = 1;
-
-// What of a table survives a restart.
-struct Saved {
-  std::vector<Slot> slots;
-  Lsn first_retained = 0;
-  bool unknown = false;
-
-  friend bool operator==(const Saved&, const Saved&) = default;
-};
-
-Saved SavedOf(const SlotTable& table) {
-  Saved saved{table.List(), table.first_retained(kData), table.unknown()};
-  for (Slot& slot : saved.slots) {
-    if (slot.state == SlotState::kActive) slot.state = SlotState::kInactive;
-    slot.received_lsn = slot.applied_lsn = 0;
-  }
-  return saved;
-}
 
 Lsn FloorOf(const Saved& saved) {
   Lsn floor = ~Lsn{0};
@@ -77,21 +58,22 @@ class SlotCrashTest : public ::testing::Test {
       ForEachCrashState(fs_, 4, [&](SimFileSystem& crashed) {
         const std::unique_ptr<SlotTable> table = Open(crashed);
         ASSERT_NE(table, nullptr);
-        found.push_back(SavedOf(*table));
+        found.push_back(SavedOf(*table, kData));
         // What was acted upon stays, whatever happens next.
-        ForEachCrashState(crashed, 1, [&](SimFileSystem& again) { EXPECT_EQ(SavedOf(*Open(again)), found.back()); });
+        ForEachCrashState(crashed, 1,
+                          [&](SimFileSystem& again) { EXPECT_EQ(SavedOf(*Open(again), kData), found.back()); });
       });
     });
     ASSERT_THAT(operation(), IsOk());
     fs_.SetAfterCall(nullptr);
-    saved_ = SavedOf(*table_);
+    saved_ = SavedOf(*table_, kData);
     crash_states_ += found.size();
     for (const Saved& each : found) {
       EXPECT_TRUE(each == before || each == saved_)
           << each.slots.size() << " slots, first retained " << each.first_retained;
     }
     EXPECT_EQ(table_->Floor(kData), FloorOf(saved_));
-    ForEachCrashState(fs_, 4, [&](SimFileSystem& crashed) { EXPECT_EQ(SavedOf(*Open(crashed)), saved_); });
+    ForEachCrashState(fs_, 4, [&](SimFileSystem& crashed) { EXPECT_EQ(SavedOf(*Open(crashed), kData), saved_); });
   }
 
   absl::Status Create(const char* name, Lsn lsn) {
@@ -132,114 +114,17 @@ TEST_F(SlotCrashTest, EveryCrashLeavesTheTableBeforeOrAfter) {
   });
   EXPECT_EQ(saved_.slots[0].state, SlotState::kInvalidated);
   Run("revive an invalidated one", [&] { return table_->Revive("a"); });
+  Run("copy", [&] { return table_->Copy("a", "c", kData, 1).status(); });
+  Run("a consumer", [&] { return table_->Create("d", SlotKind::kConsumer, kData, 10).status(); });
+  Run("advance", [&] { return table_->AdvanceTo("d", 12, kData, 60).status(); });
+  Run("invalidate for another cause", [&] {
+    uint64_t superseded = 0;
+    const LogView log = {2, 60, [](Lsn lsn) { return 60 - lsn; }};
+    return table_->Invalidate("c", {1, 2}, "diverged", log, kData, &superseded).status();
+  });
   Run("switch", [&] { return table_->SwitchDataGeneration(kData, 20); });
   Run("drop", [&] { return table_->Drop("a", true).status(); });
   EXPECT_GT(crash_states_, 500u);
-}
-
-// Two images: sequence n in one copy, the one before it, with less progress, in the other.
-class SlotDamageTest : public SlotCrashTest {
- protected:
-  void SetUp() override {
-    SlotCrashTest::SetUp();
-    ASSERT_THAT(Create("a", 10), IsOk());
-    ASSERT_THAT(Create("b", 20), IsOk());
-    older_ = SavedOf(*table_);
-    const Session a = Begin("a");
-    ASSERT_THAT(table_->Advance({a.id, a.generation, 15, 15, 15}, 15), IsOk());
-    ASSERT_THAT(table_->SaveIfDirty(), IsOk());
-    newer_ = SavedOf(*table_);
-    table_.reset();
-    fs_.Reopen();
-    newest_copy_ =
-        fs_.Contents("slots.a").substr(16, 8) > fs_.Contents("slots.b").substr(16, 8) ? "slots.a" : "slots.b";
-    older_copy_ = newest_copy_ == "slots.a" ? "slots.b" : "slots.a";
-    used_bytes_ = kTwoCopyHeaderSize + EncodeSlots({false, {}, newer_.slots}).size();
-  }
-
-  Saved Reopened() {
-    const std::unique_ptr<SimFileSystem> fs = fs_.Clone();
-    return SavedOf(*Open(*fs));
-  }
-
-  Saved older_;
-  Saved newer_;
-  std::string newest_copy_;
-  std::string older_copy_;
-  size_t used_bytes_ = 0;
-};
-
-TEST_F(SlotDamageTest, EveryBitFlipOfOneCopyLeavesTheOther) {
-  ASSERT_EQ(Reopened(), newer_);
-  for (uint64_t bit = 0; bit < 8 * used_bytes_; ++bit) {
-    SCOPED_TRACE(bit);
-    fs_.FlipBit(newest_copy_, bit);
-    EXPECT_EQ(Reopened(), older_);
-    fs_.FlipBit(newest_copy_, bit);
-    fs_.FlipBit(older_copy_, bit);
-    EXPECT_EQ(Reopened(), newer_);
-    fs_.FlipBit(older_copy_, bit);
-  }
-}
-
-TEST_F(SlotDamageTest, EveryTruncationOfOneCopyLeavesTheOther) {
-  const std::string newest = fs_.Contents(newest_copy_);
-  const std::string older = fs_.Contents(older_copy_);
-  for (size_t size = 0; size < used_bytes_; ++size) {
-    SCOPED_TRACE(size);
-    fs_.SetContents(newest_copy_, newest.substr(0, size));
-    EXPECT_EQ(Reopened(), older_);
-    fs_.SetContents(newest_copy_, newest);
-    fs_.SetContents(older_copy_, older.substr(0, size));
-    EXPECT_EQ(Reopened(), newer_);
-    fs_.SetContents(older_copy_, older);
-  }
-}
-
-TEST_F(SlotDamageTest, DamageToBothCopiesIsUnknownAndHoldsEverything) {
-  const std::string newest = fs_.Contents(newest_copy_);
-  const std::string older = fs_.Contents(older_copy_);
-  for (size_t size = 1; size < used_bytes_; size += 7) {
-    fs_.SetContents(newest_copy_, newest.substr(0, size));
-    fs_.SetContents(older_copy_, older.substr(0, size));
-    EXPECT_TRUE(Reopened().unknown) << size;
-  }
-  fs_.SetContents(newest_copy_, newest);
-  fs_.SetContents(older_copy_, older);
-  for (uint64_t bit = 0; bit < 8 * used_bytes_; bit += 3) {
-    fs_.FlipBit(newest_copy_, bit);
-    fs_.FlipBit(older_copy_, bit);
-    EXPECT_TRUE(Reopened().unknown) << bit;
-    fs_.FlipBit(newest_copy_, bit);
-    fs_.FlipBit(older_copy_, bit);
-  }
-}
-
-TEST_F(SlotDamageTest, UnknownStaysUntilSomebodyAcceptsTheLoss) {
-  fs_.FlipBit("slots.a", 100);
-  fs_.FlipBit("slots.b", 100);
-  table_ = Open(fs_);
-  EXPECT_EQ(table_->Floor(kData), 0u);
-  ASSERT_THAT(Create("a", 30), IsOk());  // an owner is back
-  EXPECT_EQ(table_->Floor(kData), 0u);
-  fs_.Reopen();
-  table_ = Open(fs_);
-  EXPECT_TRUE(table_->unknown());
-  EXPECT_EQ(table_->List().size(), 1u);
-  EXPECT_EQ(table_->Floor(kData), 0u);
-  ASSERT_THAT(table_->AcceptLoss(), IsOk());
-  EXPECT_EQ(table_->Floor(kData), 31u);
-  fs_.Reopen();
-  table_ = Open(fs_);
-  EXPECT_FALSE(table_->unknown());
-}
-
-TEST_F(SlotDamageTest, AWholeImageThatIsNoTableIsUnknownAndOneOfAnotherVersionIsRefused) {
-  TwoCopyFile file(fs_, "/", "slots", kSlotsMagic, kSlotsCapacity);
-  ASSERT_THAT(file.SaveBoth(kSlotsVersion, "rubbish"), IsOk());
-  EXPECT_TRUE(Reopened().unknown);
-  ASSERT_THAT(file.SaveBoth(kSlotsVersion + 1, "rubbish"), IsOk());
-  EXPECT_THAT(SlotTable::Open(fs_, "/", clock_, rng_, *NullLogger(), {}), test::ReasonIs("slots_version"));
 }
 
 // Faults on purpose: the checks above must see them.

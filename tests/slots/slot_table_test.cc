@@ -9,62 +9,20 @@
 #include "gmock/gmock.h"
 #include "gtest/gtest.h"
 #include "slots/slot_format.h"
-#include "tests/support/fake_clock.h"
-#include "tests/support/recording_logger.h"
-#include "tests/support/seeded_rng.h"
-#include "tests/support/sim_file_system.h"
+#include "tests/slots/slot_table_fixture.h"
 #include "tests/support/status_matchers.h"
 
 namespace towline::slots {
 namespace {
 
-using ::towline::test::FakeClock;
 using ::towline::test::IsOk;
 using ::towline::test::ReasonIs;
-using ::towline::test::RecordingLogger;
-using ::towline::test::SeededRng;
 using ::towline::test::SimCall;
-using ::towline::test::SimFileSystem;
 using ::towline::test::StatusIs;
 
 constexpr uint64_t kGeneration = 7;  // of the data
 constexpr Lsn kNoFloor = std::numeric_limits<Lsn>::max();
 constexpr int64_t kHour = 3600ll * 1'000'000;
-
-class SlotTableTest : public ::testing::Test {
- protected:
-  void SetUp() override { Open(); }
-
-  void Open() {
-    table_.reset();
-    absl::StatusOr<std::unique_ptr<SlotTable>> table = SlotTable::Open(fs_, "/", clock_, rng_, logger_, limits_);
-    ASSERT_THAT(table, IsOk());
-    table_ = *std::move(table);
-  }
-
-  Session Begin(const std::string& name, uint64_t process = 1, uint64_t incarnation = 100) {
-    uint64_t superseded = 0;
-    absl::StatusOr<Session> session = table_->BeginSession(name, {process, incarnation}, &superseded);
-    EXPECT_THAT(session, IsOk());
-    return session.ok() ? *session : Session{};
-  }
-
-  static Ack AckOf(const Session& session, Lsn received, Lsn flushed, Lsn applied) {
-    return {session.id, session.generation, received, flushed, applied};
-  }
-
-  // 100 bytes a record.
-  static LogView Log(Lsn first, Lsn durable) {
-    return {first, durable, [durable](Lsn lsn) { return lsn >= durable ? 0 : (durable - lsn) * 100; }};
-  }
-
-  SimFileSystem fs_;
-  FakeClock clock_;
-  SeededRng rng_{1};
-  RecordingLogger logger_;
-  SlotLimits limits_;
-  std::unique_ptr<SlotTable> table_;
-};
 
 TEST_F(SlotTableTest, AnEmptyDirectoryHoldsNoSlotAndHoldsNothingBack) {
   EXPECT_TRUE(table_->List().empty());
