@@ -61,7 +61,7 @@ absl::Status PullSessionImpl::OnAck(const v1::PullAck& ack) {
   bootstrapping_ = false;
   if (counted_) return absl::OkStatus();
   counted_ = true;
-  core_.CountDecision(session_.slot, kind_, counts_as_, counts_reason_);
+  core_.CountDecision(session_, kind_, counts_as_, counts_reason_);
   if (counts_as_ != Decision::kPartial) {
     revive_due_ = true;  // by Next, which may wait for the disk
     WakeLocked();
@@ -123,7 +123,7 @@ NextResult PullSessionImpl::Next(v1::PullResponse* out) {
   }
   if (revive_due_) {
     revive_due_ = false;
-    const absl::Status revived = core_.slots.Revive(request_->slot);
+    const absl::Status revived = core_.Revive(request_->slot);
     if (!revived.ok()) return EndNow(revived, out);
   }
   // A heartbeat is due a few times a second at most, so it cannot starve records.

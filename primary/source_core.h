@@ -109,9 +109,12 @@ class SourceCore {
 
   // One line, and the counter if it is a refusal that this owner did not get before.
   void LogDecision(const ResumeRequest& request, const Plan& plan) TOWLINE_EXCLUDES(mutex_);
-  void CountDecision(const std::string& slot, slots::SlotKind kind, Decision decision, const std::string& reason)
+  void CountDecision(const slots::Session& session, slots::SlotKind kind, Decision decision, const std::string& reason)
       TOWLINE_EXCLUDES(mutex_);
   void CountStall() TOWLINE_EXCLUDES(mutex_);
+  // Whether the full resync or rewind for which the slot got this generation has been counted, but not yet revived.
+  bool IsCounted(const std::string& slot, uint64_t generation) const TOWLINE_EXCLUDES(mutex_);
+  absl::Status Revive(const std::string& slot) TOWLINE_EXCLUDES(mutex_);
   void CountInvalidation(const std::string& cause) TOWLINE_EXCLUDES(mutex_);
   void CountRecordBytes(uint64_t bytes) TOWLINE_EXCLUDES(mutex_);
   void CountSnapshotBytes(uint64_t bytes) TOWLINE_EXCLUDES(mutex_);
@@ -153,3 +156,4 @@ class SourceCore {
 }  // namespace towline
 
 #endif  // TOWLINE_PRIMARY_SOURCE_CORE_H_
+  std::map<std::string, uint64_t> counted_ TOWLINE_GUARDED_BY(mutex_);      // slot -> generation: see IsCounted
