@@ -49,6 +49,7 @@ absl::Status PullSessionImpl::OnStart(const v1::PullStart& start) {
 absl::Status PullSessionImpl::Start(v1::PullStarted* started) {
   Resumption resumption;
   absl::Status decided;
+  path_told_ = core_.path_version();  // before the look at the node: what becomes different behind it is told
   {
     MutexLock lock(&core_.resume_mutex);
     decided = Decide(&resumption);

@@ -32,6 +32,7 @@ class ReplicationSourceImpl final : public ReplicationSource {
   absl::StatusOr<v1::PullStart> StartOfSlotOwner(const std::string& name) override;
   absl::Status Tick() override;
   void ForwardHeartbeat(const HeartbeatInfo& heartbeat) override;
+  void OnPathChanged() override;
   std::vector<PeerStatus> Peers() const override;
   std::vector<SlotStatus> Slots() const override;
   Forecast ForecastSlots(const ForecastWhatIf& what_if) const override;
