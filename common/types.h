@@ -58,6 +58,9 @@ struct MemberList {
   friend bool operator==(const MemberList&, const MemberList&) = default;
 };
 
+// Most nodes on the way from a server to the primary, both included.
+inline constexpr size_t kUpstreamPathMax = 64;
+
 // Limits of the state model (DESIGN in docs/ARCHITECTURE.md, "Limits").
 inline constexpr size_t kKeySizeMax = 65536;
 inline constexpr size_t kRecordSizeMaxDefault = 8u << 20;

@@ -3,9 +3,11 @@
 #include <map>
 #include <string>
 #include <utility>
+#include <vector>
 
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_format.h"
+#include "absl/strings/str_join.h"
 
 #include "client/proto_json.h"
 #include "common/names.h"
@@ -56,11 +58,41 @@ void PrintReplicas(std::ostream& out, const google::protobuf::RepeatedPtrField<v
   table.Print(out, "  ");
 }
 
+std::string LagText(const v1::StageLag& lag) {
+  if (lag.records() == 0 && lag.seconds() == 0) return "0";
+  std::string text = absl::StrCat(lag.records(), ", ", FormatBytes(lag.bytes()));
+  if (lag.has_seconds()) absl::StrAppend(&text, ", ", FormatSeconds(lag.seconds()));
+  return text;
+}
+
+// How far each stage is behind: records, bytes, time.
+void PrintLag(std::ostream& out, const v1::GetStatusResponse& status) {
+  if (status.replicas_size() + status.consumers_size() == 0) return;
+  Table table({"SLOT", "STATE", "SENT", "RECEIVED", "FLUSHED", "APPLIED"});
+  const auto add = [&table](const v1::ReplicaStatus& peer) {
+    std::vector<std::string> row = {peer.slot(), peer.state()};
+    for (const v1::StageLag& lag : peer.stages()) row.push_back(LagText(lag));
+    row.resize(6, "-");
+    table.Add(std::move(row));
+  };
+  for (const v1::ReplicaStatus& replica : status.replicas()) add(replica);
+  for (const v1::ReplicaStatus& consumer : status.consumers()) add(consumer);
+  out << "lag       by stage\n";
+  table.Print(out, "  ");
+}
+
+void PrintCounts(std::ostream& out, absl::string_view before, const google::protobuf::Map<std::string, uint64_t>& map) {
+  const std::map<std::string, uint64_t> sorted(map.begin(), map.end());
+  for (const auto& [key, count] : sorted) out << "  " << before << key << " " << count << "\n";
+}
+
 void PrintResync(std::ostream& out, const v1::ResyncStatus& resync) {
   out << "resync    partial " << resync.partial_total() << ", full " << resync.full_total() << ", rewind "
-      << resync.rewind_total() << ", refused " << resync.refused_total() << "\n";
-  const std::map<std::string, uint64_t> by_reason(resync.by_reason().begin(), resync.by_reason().end());
-  for (const auto& [reason, count] : by_reason) out << "  " << reason << " " << count << "\n";
+      << resync.rewind_total() << ", refused " << resync.refused_total() << ", superseded "
+      << resync.superseded_sessions() << ", stalls " << resync.stalls() << "\n";
+  PrintCounts(out, "", resync.by_reason());
+  PrintCounts(out, "consumer ", resync.consumers_by_reason());
+  PrintCounts(out, "invalidated ", resync.invalidations());
 }
 
 }  // namespace
@@ -120,6 +152,7 @@ void PrintStatusTable(std::ostream& out, const v1::GetStatusResponse& status) {
     out << "upstream  " << OrDash(status.upstream().endpoint()) << "  " << status.upstream().state();
     if (!status.upstream().message().empty()) out << "  " << status.upstream().message();
     out << "\n";
+    if (status.upstream().path_size() > 0) out << "path      " << absl::StrJoin(status.upstream().path(), ", ") << "\n";
   }
   if (status.has_bootstrap()) {
     const v1::BootstrapStatus& bootstrap = status.bootstrap();
@@ -132,6 +165,7 @@ void PrintStatusTable(std::ostream& out, const v1::GetStatusResponse& status) {
   out << "members   " << status.members_size() << "\n";
   if (status.members_size() > 0) PrintMembersTable(out, status.members(), "  ");
   PrintReplicas(out, status.replicas());
+  PrintLag(out, status);
   out << "slots     " << status.slots_size() << "\n";
   if (status.slots_size() > 0) PrintSlotsTable(out, status.slots(), "  ");
   PrintResync(out, status.resync());

@@ -6,6 +6,7 @@
 #include <cstdint>
 #include <memory>
 #include <string>
+#include <vector>
 
 #include "absl/strings/string_view.h"
 
@@ -31,6 +32,8 @@ struct NodeView {
   MemberList members;
   std::string primary_address;  // empty = not known
   uint64_t data_generation = 0;
+  // Node ids from its upstream to the primary, as the upstream told last; empty on a primary, or if not known.
+  std::vector<std::string> upstream_path;
 };
 
 // The newest heartbeat of the primary, as made here or forwarded.

@@ -8,6 +8,7 @@
 
 #include "common/error.h"
 #include "common/names.h"
+#include "primary/upstream_path.h"
 
 namespace towline {
 namespace {
@@ -117,6 +118,7 @@ void EncodeStarted(const Plan& plan, const NodeView& node, const LogFacts& log, 
   started->set_retry_after_ms(plan.retry_after_ms);
   started->set_common_lsn(plan.common_lsn);
   started->set_primary_address(node.primary_address);
+  EncodePath(node, started->mutable_upstream_path());
 }
 
 void EncodeHistory(const History& history, google::protobuf::RepeatedPtrField<v1::HistoryEntry>* out) {

@@ -7,6 +7,7 @@
 
 #include "common/error.h"
 #include "primary/pull_protocol.h"
+#include "primary/upstream_path.h"
 
 namespace towline {
 
@@ -63,7 +64,7 @@ absl::Status PullSessionImpl::OnAck(const v1::PullAck& ack) {
   bootstrapping_ = false;
   if (counted_) return absl::OkStatus();
   counted_ = true;
-  core_.CountDecision(session_.slot, kind_, counts_as_, counts_reason_);
+  core_.CountDecision(session_, kind_, counts_as_, counts_reason_);
   if (counts_as_ != Decision::kPartial) {
     revive_due_ = true;  // by Next, which may wait for the disk
     WakeLocked();
@@ -125,14 +126,29 @@ NextResult PullSessionImpl::Next(v1::PullResponse* out) {
   }
   if (revive_due_) {
     revive_due_ = false;
-    const absl::Status revived = core_.slots.Revive(request_->slot);
+    const absl::Status revived = core_.Revive(request_->slot);
     if (!revived.ok()) return EndNow(revived, out);
   }
+  if (TakePath(out)) return NextResult::kMessage;
   // A heartbeat is due a few times a second at most, so it cannot starve records.
   if (TakeHeartbeat(out)) return NextResult::kMessage;
   const absl::StatusOr<bool> taken = TakeRecords(out);
   if (!taken.ok()) return EndNow(taken.status(), out);
   return *taken ? NextResult::kMessage : NextResult::kWait;
+}
+
+// Tells where our records come from now. An owner that is on that way is told, then ended, so that it can tell others.
+bool PullSessionImpl::TakePath(v1::PullResponse* out) {
+  const uint64_t version = core_.path_version();
+  if (version == path_told_ || request_->kind != slots::SlotKind::kReplica) return false;
+  path_told_ = version;
+  const NodeView node = core_.host.View();
+  EncodePath(node, out->mutable_upstream_path()->mutable_node_ids());
+  const std::optional<PathProblem> problem = FindPathProblem(node, request_->slot);
+  if (problem.has_value()) {
+    End(MakeError(absl::StatusCode::kFailedPrecondition, problem->reason, problem->message, problem->next_action));
+  }
+  return true;
 }
 
 bool PullSessionImpl::TakeHeartbeat(v1::PullResponse* out) {
@@ -290,7 +306,7 @@ void PullSessionImpl::DetectStall(const TickView& view) {
                     {"applied_lsn", applied_lsn_}});
 }
 
-void PullSessionImpl::OnHeartbeat() {
+void PullSessionImpl::OnNews() {
   MutexLock lock(&mutex_);
   if (session_.id != 0 && !ended_) WakeLocked();
 }
@@ -325,10 +341,11 @@ bool PullSessionImpl::Describe(PeerStatus* status) const {
   status->kind = kind_;
   status->state = StateLocked();
   status->sent_lsn = sent_lsn_;
-  status->received_lsn = received_lsn_;
-  status->flushed_lsn = flushed_lsn_;
+  // What it started from, it holds.
+  status->received_lsn = std::max(start_lsn_, received_lsn_);
+  status->flushed_lsn = std::max(start_lsn_, flushed_lsn_);
   status->applied_lsn = AppliedLocked();
-  status->lag_seconds = core_.LagSeconds(status->applied_lsn);
+  status->connected = true;
   return true;
 }
 

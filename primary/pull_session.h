@@ -34,7 +34,7 @@ class PullSessionImpl final : public PullSession, public ServedSession {
   void End(const absl::Status& status) override TOWLINE_EXCLUDES(mutex_);
   uint64_t slot_session() const override;
   void OnTick(const TickView& view) override;
-  void OnHeartbeat() override;
+  void OnNews() override;
   void OnRetention() override;
   void OnInvalidated(const std::string& slot) override;
   bool HoldAgain(const std::string& slot) override;
@@ -58,6 +58,7 @@ class PullSessionImpl final : public PullSession, public ServedSession {
   absl::Status OnAck(const v1::PullAck& ack);
   absl::Status CheckAck(const v1::PullAck& ack);
   absl::Status OnCredit(const v1::PullCredit& credit);
+  bool TakePath(v1::PullResponse* out);
   bool TakeHeartbeat(v1::PullResponse* out);
   absl::StatusOr<bool> TakeRecords(v1::PullResponse* out);
   bool WaitsForAck() TOWLINE_EXCLUDES(mutex_);
@@ -85,6 +86,7 @@ class PullSessionImpl final : public PullSession, public ServedSession {
   std::optional<OutgoingRecords> outgoing_;
   uint64_t granted_bytes_ = 0;
   uint64_t heartbeat_sent_ = 0;  // sequence
+  uint64_t path_told_ = 0;       // version
   Decision counts_as_ = Decision::kPartial;
   std::string counts_reason_;
   bool counted_ = false;

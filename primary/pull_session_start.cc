@@ -49,6 +49,7 @@ absl::Status PullSessionImpl::OnStart(const v1::PullStart& start) {
 absl::Status PullSessionImpl::Start(v1::PullStarted* started) {
   Resumption resumption;
   absl::Status decided;
+  path_told_ = core_.path_version();  // before the look at the node: what becomes different behind it is told
   {
     MutexLock lock(&core_.resume_mutex);
     decided = Decide(&resumption);
@@ -125,14 +126,17 @@ absl::Status PullSessionImpl::MoveSlot(const Resumption& resumption, slots::Sess
     session->generation = moved.generation;
     return absl::OkStatus();
   }
-  if (!slot.bootstrap_reason.empty()) {
+  // The stream that counted it ended before it came to revive the slot.
+  const bool counted = core_.IsCounted(slot.name, slot.generation);
+  if (!slot.bootstrap_reason.empty() && !counted) {
     counts_as_ = slot.state == slots::SlotState::kRewinding ? Decision::kRewind : Decision::kFull;
     counts_reason_ = slot.bootstrap_reason;
   }
-  if (slot.state != slots::SlotState::kInvalidated) return absl::OkStatus();
+  const bool invalidated = slot.state == slots::SlotState::kInvalidated;
+  if (!invalidated && !counted) return absl::OkStatus();
   // Its log is gone up to somewhere below the requested position: what it claims must be there.
-  TOWLINE_RETURN_IF_ERROR(core_.slots.RaiseConfirmed(slot.name, slot.generation, lsn));
-  return core_.slots.Revive(slot.name);
+  if (invalidated) TOWLINE_RETURN_IF_ERROR(core_.slots.RaiseConfirmed(slot.name, slot.generation, lsn));
+  return core_.Revive(slot.name);
 }
 
 absl::Status PullSessionImpl::HoldForRewind(const Resumption& resumption) {

@@ -93,7 +93,10 @@ std::vector<PeerStatus> ReplicationSourceImpl::Peers() const {
     if (session.Describe(&status)) connected[status.slot] = status;
   });
   const std::shared_ptr<LogAndState> live = core_.host.Live();
-  const Lsn durable = live == nullptr ? 0 : live->spool().end().lsn;
+  LagReference reference;
+  reference.durable_lsn = live == nullptr ? 0 : live->spool().end().lsn;
+  reference.bytes_behind = [&live](Lsn lsn) { return live->spool().BytesBehind(lsn); };
+  const std::function<double(Lsn)> seconds = [this](Lsn lsn) { return core_.LagSeconds(lsn); };
   std::vector<PeerStatus> peers;
   for (const slots::Slot& slot : core_.slots.List()) {
     PeerStatus status;
@@ -103,17 +106,17 @@ std::vector<PeerStatus> ReplicationSourceImpl::Peers() const {
     } else {
       status.slot = slot.name;
       status.state = "disconnected";
-      status.received_lsn = slot.flushed_lsn;
+      status.flushed_lsn = std::max(slot.flushed_lsn, slot.confirmed_lsn);
+      status.received_lsn = status.flushed_lsn;
       // What it has applied beyond that is not known any more.
-      status.applied_lsn = std::max(slot.applied_lsn, slot.flushed_lsn);
+      status.applied_lsn = std::max(slot.applied_lsn, status.flushed_lsn);
     }
     status.kind = slot.kind;
     status.flushed_lsn = std::max(status.flushed_lsn, slot.flushed_lsn);
     if (slot.kind == slots::SlotKind::kReplica) status.node_id = slot.name;
-    if (status.applied_lsn < durable) {
-      status.lag_records = durable - status.applied_lsn;
-      status.lag_bytes = live->spool().BytesBehind(status.applied_lsn);
-    }
+    reference.seconds = status.connected ? seconds : nullptr;
+    status.stages =
+        LagByStage({status.sent_lsn, status.received_lsn, status.flushed_lsn, status.applied_lsn}, reference);
     peers.push_back(std::move(status));
   }
   return peers;

@@ -22,6 +22,7 @@
 #include "primary/node_view.h"
 #include "primary/resync_planner.h"
 #include "primary/slot_forecast.h"
+#include "primary/stage_lag.h"
 #include "slots/slot_table.h"
 
 namespace towline {
@@ -94,9 +95,8 @@ struct PeerStatus {
   Lsn received_lsn = 0;
   Lsn flushed_lsn = 0;
   Lsn applied_lsn = 0;
-  uint64_t lag_records = 0;  // of the applied stage
-  uint64_t lag_bytes = 0;
-  std::optional<double> lag_seconds;  // absent = no session
+  bool connected = false;        // has a session
+  std::vector<StageLag> stages;  // sent, received, flushed, applied
 };
 
 struct SlotStatus {
@@ -154,6 +154,9 @@ class ReplicationSource {
 
   // On a replica: the upstream's heartbeat, to be forwarded instead of own ones. Null function = make own ones.
   virtual void ForwardHeartbeat(const HeartbeatInfo& heartbeat) = 0;
+
+  // On a replica: NodeView::upstream_path has become another one. Sessions tell it, and end if they are on it.
+  virtual void OnPathChanged() = 0;
 
   virtual std::vector<PeerStatus> Peers() const = 0;
   virtual std::vector<SlotStatus> Slots() const = 0;

@@ -5,6 +5,7 @@
 #include "absl/strings/str_cat.h"
 
 #include "common/history.h"
+#include "primary/upstream_path.h"
 
 namespace towline {
 namespace {
@@ -237,6 +238,11 @@ Plan Self(const Facts& f) {
                 "give every node its own node id and another node as upstream");
 }
 
+Plan BadPath(const Facts& f) {
+  const PathProblem problem = *FindPathProblem(f.node, f.request.slot);
+  return Refuse(f, problem.reason, problem.message, problem.next_action);
+}
+
 Plan Starting(const Facts& f) { return RetryAfter(f, "starting", absl::StrCat(f.node.node_id, " is not serving yet")); }
 
 Plan NotExact(const Facts& f) {
@@ -306,6 +312,8 @@ struct Row {
 constexpr Row kRows[] = {
     {"0", [](const Facts& f) { return f.request.protocol_version != kPullProtocolVersion; }, OtherVersion},
     {"0", IsSelf, Self},
+    {"0", [](const Facts& f) { return !IsConsumer(f) && FindPathProblem(f.node, f.request.slot).has_value(); },
+     BadPath},
     {"0", [](const Facts& f) { return f.node.starting; }, Starting},
     {"0", [](const Facts& f) { return !f.node.exact; }, NotExact},
     {"1", IsOfOtherCluster, OtherCluster},

@@ -182,7 +182,7 @@ bool SnapshotSessionImpl::Describe(PeerStatus* status) const {
   if (ended_) return false;
   status->slot = session_.slot;
   status->state = "bootstrapping";
-  status->lag_seconds = core_.LagSeconds(0);
+  status->connected = true;
   return true;
 }
 

@@ -32,7 +32,7 @@ class SnapshotSessionImpl final : public SnapshotSession, public ServedSession {
   void End(const absl::Status& status) override;
   uint64_t slot_session() const override { return session_.id; }
   void OnTick(const TickView&) override {}
-  void OnHeartbeat() override {}
+  void OnNews() override {}
   void OnRetention() override;
   void OnInvalidated(const std::string&) override {}
   bool HoldAgain(const std::string&) override { return false; }

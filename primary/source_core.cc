@@ -180,12 +180,26 @@ void SourceCore::LogDecision(const ResumeRequest& request, const Plan& plan) {
   if (refusals_.size() > kRefusalsMax) refusals_.clear();
 }
 
-void SourceCore::CountDecision(const std::string& slot, slots::SlotKind kind, Decision decision,
+void SourceCore::CountDecision(const slots::Session& session, slots::SlotKind kind, Decision decision,
                                const std::string& reason) {
   logger.Log(LogLevel::kInfo, "resync_counted",
-             {{"node", slot}, {"decision", DecisionName(decision)}, {"reason", reason}});
+             {{"node", session.slot}, {"decision", DecisionName(decision)}, {"reason", reason}});
   MutexLock lock(&mutex_);
   CountLocked(kind, decision, reason);
+  if (decision != Decision::kPartial) counted_[session.slot] = session.generation;
+}
+
+bool SourceCore::IsCounted(const std::string& slot, uint64_t generation) const {
+  MutexLock lock(&mutex_);
+  const auto found = counted_.find(slot);
+  return found != counted_.end() && found->second == generation;
+}
+
+absl::Status SourceCore::Revive(const std::string& slot) {
+  TOWLINE_RETURN_IF_ERROR(slots.Revive(slot));
+  MutexLock lock(&mutex_);
+  counted_.erase(slot);
+  return absl::OkStatus();
 }
 
 void SourceCore::CountLocked(slots::SlotKind kind, Decision decision, const std::string& reason) {

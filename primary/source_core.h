@@ -3,6 +3,7 @@
 #ifndef TOWLINE_PRIMARY_SOURCE_CORE_H_
 #define TOWLINE_PRIMARY_SOURCE_CORE_H_
 
+#include <atomic>
 #include <cstdint>
 #include <functional>
 #include <map>
@@ -45,8 +46,8 @@ class ServedSession {
   // Called from Tick: timeout and stall.
   virtual void OnTick(const TickView& view) = 0;
 
-  // Called from Tick when a new heartbeat is there.
-  virtual void OnHeartbeat() = 0;
+  // A new heartbeat or another path to the primary is there.
+  virtual void OnNews() = 0;
 
   // Called from Tick, under resume_mutex, before pruning: holds no more of the log than it needs.
   virtual void OnRetention() = 0;
@@ -117,14 +118,23 @@ class SourceCore {
 
   // One line, and the counter if it is a refusal that this owner did not get before.
   void LogDecision(const ResumeRequest& request, const Plan& plan) TOWLINE_EXCLUDES(mutex_);
-  void CountDecision(const std::string& slot, slots::SlotKind kind, Decision decision, const std::string& reason)
+  void CountDecision(const slots::Session& session, slots::SlotKind kind, Decision decision, const std::string& reason)
       TOWLINE_EXCLUDES(mutex_);
+  // Whether the full resync or rewind for which the slot got this generation has been counted, but not yet revived.
+  bool IsCounted(const std::string& slot, uint64_t generation) const TOWLINE_EXCLUDES(mutex_);
+  absl::Status Revive(const std::string& slot) TOWLINE_EXCLUDES(mutex_);
   void CountStall() TOWLINE_EXCLUDES(mutex_);
   void CountInvalidation(const std::string& cause) TOWLINE_EXCLUDES(mutex_);
   void CountRefusedRequest(const std::string& reason) TOWLINE_EXCLUDES(mutex_);
   void CountRecordBytes(uint64_t bytes) TOWLINE_EXCLUDES(mutex_);
   void CountSnapshotBytes(uint64_t bytes) TOWLINE_EXCLUDES(mutex_);
   ResyncCounters counters() const TOWLINE_EXCLUDES(mutex_);
+
+  // --- The path to the primary ---
+
+  // Rises whenever the path in host.View() has become another one.
+  uint64_t path_version() const { return path_version_.load(std::memory_order_acquire); }
+  void RaisePathVersion() { path_version_.fetch_add(1, std::memory_order_release); }
 
   // --- Heartbeats ---
 
@@ -146,6 +156,8 @@ class SourceCore {
   Lsn DamagedLsn(uint64_t data_generation) const TOWLINE_EXCLUDES(mutex_);
   void CountLocked(slots::SlotKind kind, Decision decision, const std::string& reason) TOWLINE_REQUIRES(mutex_);
 
+  std::atomic<uint64_t> path_version_{1};
+
   mutable Mutex sessions_mutex_;
   uint64_t last_key_ TOWLINE_GUARDED_BY(sessions_mutex_) = 0;
   std::map<uint64_t, ServedSession*> sessions_ TOWLINE_GUARDED_BY(sessions_mutex_);  // in the order of arrival
@@ -154,6 +166,7 @@ class SourceCore {
   int snapshots_ TOWLINE_GUARDED_BY(mutex_) = 0;
   ResyncCounters counters_ TOWLINE_GUARDED_BY(mutex_);
   std::map<std::string, std::string> refusals_ TOWLINE_GUARDED_BY(mutex_);  // slot -> the last one that was counted
+  std::map<std::string, uint64_t> counted_ TOWLINE_GUARDED_BY(mutex_);      // slot -> generation: see IsCounted
   HeartbeatLog heartbeats_ TOWLINE_GUARDED_BY(mutex_);
   // Data generation -> last LSN that cannot be read and that the spool's list does not hold.
   std::map<uint64_t, Lsn> damaged_ TOWLINE_GUARDED_BY(mutex_);

@@ -33,6 +33,7 @@ class ReplicationSourceImpl final : public ReplicationSource {
   absl::StatusOr<slots::Slot> DropSlot(const std::string& name, bool force) override;
   absl::Status Tick() override;
   void ForwardHeartbeat(const HeartbeatInfo& heartbeat) override;
+  void OnPathChanged() override;
   std::vector<PeerStatus> Peers() const override;
   std::vector<SlotStatus> Slots() const override;
   Forecast ForecastSlots(const ForecastWhatIf& what_if) const override;

@@ -45,12 +45,17 @@ void ReplicationSourceImpl::MakeHeartbeat(const NodeView& node, LogAndState* liv
   heartbeat.committed_lsn = heartbeat.durable_lsn;
   heartbeat.made_micros = now;
   core_.AddHeartbeat(heartbeat);
-  core_.ForEachSession([](ServedSession& session) { session.OnHeartbeat(); });
+  core_.ForEachSession([](ServedSession& session) { session.OnNews(); });
 }
 
 void ReplicationSourceImpl::ForwardHeartbeat(const HeartbeatInfo& heartbeat) {
   core_.AddHeartbeat(heartbeat);
-  core_.ForEachSession([](ServedSession& session) { session.OnHeartbeat(); });
+  core_.ForEachSession([](ServedSession& session) { session.OnNews(); });
+}
+
+void ReplicationSourceImpl::OnPathChanged() {
+  core_.RaisePathVersion();
+  core_.ForEachSession([](ServedSession& session) { session.OnNews(); });
 }
 
 absl::Status ReplicationSourceImpl::Retain(LogAndState& live, int64_t now) {

@@ -175,6 +175,10 @@ StepResult Controller::Decided(const v1::PullStarted& started) {
     MutexLock lock(&mutex_);
     view_.primary_address = started.primary_address();
   }
+  // A refusal tells the path too: others that pull from here must know of a loop.
+  const absl::Status path = TakePath(started);
+  const bool serves = started.decision() != v1::RESUME_DECISION_REFUSE;
+  if (serves && !path.ok()) return Follow(StageResult::Halt(path));
   const int64_t asked_micros = std::min(int64_t{started.retry_after_ms()} * 1000, options_.halted_retry_max_micros);
   switch (started.decision()) {
     case v1::RESUME_DECISION_PARTIAL:
@@ -193,6 +197,13 @@ StepResult Controller::Decided(const v1::PullStarted& started) {
           "unsupported_decision", absl::StrCat("the upstream decided ", DecisionName(started.decision()), " to LSN ",
                                                started.common_lsn(), ", which this version cannot do"))));
   }
+}
+
+absl::Status Controller::TakePath(const v1::PullStarted& started) {
+  TOWLINE_ASSIGN_OR_RETURN(UpstreamPath path, PathFromProto(started.upstream_path(), options_.node_id));
+  if (path.empty()) return absl::OkStatus();
+  host_.OnUpstreamPath(path);
+  return CheckPath(path, options_.node_id);
 }
 
 // What has to hold before anything of the upstream is taken.

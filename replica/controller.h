@@ -43,6 +43,7 @@ class Controller : public ReplicaController {
   StepResult Handshake();
   StepResult Decided(const v1::PullStarted& started);
   StageResult CheckUpstream(const v1::PullStarted& started) const;
+  absl::Status TakePath(const v1::PullStarted& started);
   StageResult StartStream(const v1::PullStarted& started);
   StageResult FirstAttach(const v1::PullStarted& started);
   StageResult StartBootstrap(const v1::PullStarted& started);

@@ -107,11 +107,18 @@ StageResult PullStage::Take(const v1::PullResponse& message) {
   }
   if (message.has_ended()) {
     const v1::ErrorDetail& ended = message.ended();
-    return StageResult::Reconnect(
-        MakeError(absl::StatusCode::kUnavailable, ended.reason(), ended.message(), ended.next_action()));
+    absl::Status why = MakeError(absl::StatusCode::kUnavailable, ended.reason(), ended.message(), ended.next_action());
+    return IsPathReason(ended.reason()) ? StageResult::Halt(std::move(why)) : StageResult::Reconnect(std::move(why));
   }
-  return StageResult::Reconnect(
-      MakeError(absl::StatusCode::kInternal, "unexpected_message", "the upstream sent no frames and no heartbeat"));
+  if (message.has_upstream_path()) {
+    const absl::StatusOr<UpstreamPath> path = PathFromProto(message.upstream_path().node_ids(), options_.node_id);
+    if (!path.ok()) return StageResult::Halt(path.status());
+    host_.OnUpstreamPath(*path);
+    absl::Status checked = CheckPath(*path, options_.node_id);
+    return checked.ok() ? StageResult::GoOn() : StageResult::Halt(std::move(checked));
+  }
+  return StageResult::Reconnect(MakeError(absl::StatusCode::kInternal, "unexpected_message",
+                                          "the upstream sent no frames, no heartbeat and no path"));
 }
 
 // A node that has promised a newer term takes no more records of an older one.

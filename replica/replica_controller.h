@@ -17,6 +17,7 @@
 #include "common/control.h"
 #include "replica/generation.h"
 #include "replica/upstream.h"
+#include "replica/upstream_path.h"
 
 namespace towline {
 
@@ -62,6 +63,9 @@ class ReplicaHost {
 
   // A heartbeat of the primary arrived.
   virtual void OnHeartbeat(uint64_t sequence, Lsn durable_lsn, Lsn committed_lsn) = 0;
+
+  // The upstream's path to the primary, itself first, as it tells it; called for every telling.
+  virtual void OnUpstreamPath(const UpstreamPath& path) = 0;
 
   // For generations that the controller opens.
   virtual const GenerationEnvironment& environment() = 0;

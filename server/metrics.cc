@@ -215,6 +215,27 @@ void AddReplicas(const v1::GetStatusResponse& status, Families* out) {
   }
 }
 
+// By stage, of replicas and consumers: slot names, as a consumer has no node id.
+void AddLag(const v1::GetStatusResponse& status, Families* out) {
+  const std::string records_help = "Records between the durable LSN and the stage of a replica or consumer.";
+  const std::string bytes_help = "Bytes of log between the same.";
+  const std::string seconds_help =
+      "Age of the oldest heartbeat that the stage does not cover; absent without a session.";
+  const auto add = [&](const v1::ReplicaStatus& peer) {
+    for (const v1::StageLag& lag : peer.stages()) {
+      const Labels labels = {{"slot", peer.slot()}, {"stage", lag.stage()}};
+      out->Gauge("replica_lag_records", records_help, static_cast<double>(lag.records()), labels);
+      out->Gauge("replica_lag_bytes", bytes_help, static_cast<double>(lag.bytes()), labels);
+      if (lag.has_seconds()) out->Gauge("replica_lag_seconds", seconds_help, lag.seconds(), labels);
+    }
+  };
+  out->Declare(prometheus::MetricType::Gauge, "replica_lag_records", records_help);
+  out->Declare(prometheus::MetricType::Gauge, "replica_lag_bytes", bytes_help);
+  out->Declare(prometheus::MetricType::Gauge, "replica_lag_seconds", seconds_help);
+  for (const v1::ReplicaStatus& replica : status.replicas()) add(replica);
+  for (const v1::ReplicaStatus& consumer : status.consumers()) add(consumer);
+}
+
 const char* StateName(v1::SlotState state) {
   switch (state) {
     case v1::SLOT_STATE_ACTIVE:
@@ -301,6 +322,7 @@ std::string RenderMetrics(Node& node) {
   AddForecasts(node.source().ForecastNode(), &families);
   AddWrites(node, &families);
   AddReplicas(status, &families);
+  AddLag(status, &families);
   AddSlots(node, status, &families);
   AddResync(node.source().Counters(), &families);
   return families.Text();

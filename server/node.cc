@@ -189,6 +189,7 @@ NodeView Node::View() {
     view.primary_address = status->primary_address;
   }
   MutexLock lock(&mutex_);
+  if (!is_primary()) view.upstream_path = upstream_path_;
   view.exact = live_ == nullptr || live_->applier().applied_lsn() >= control.exact_from.lsn;
   view.starting = !started_ || stopped_ || fatal_.load() || live_ == nullptr;
   return view;
@@ -222,6 +223,15 @@ void Node::OnHeartbeat(uint64_t sequence, Lsn durable_lsn, Lsn committed_lsn) {
     heartbeats_.Add(heartbeat);
   }
   source_->ForwardHeartbeat(heartbeat);
+}
+
+void Node::OnUpstreamPath(const UpstreamPath& path) {
+  {
+    MutexLock lock(&mutex_);
+    if (path == upstream_path_) return;
+    upstream_path_ = path;
+  }
+  source_->OnPathChanged();
 }
 
 std::optional<double> Node::StalenessSeconds() {

@@ -72,6 +72,7 @@ class Node final : public SourceHost, public ReplicaHost {
   std::shared_ptr<Generation> LiveGeneration() override;
   void SwitchGeneration(std::shared_ptr<Generation> generation) override;
   void OnHeartbeat(uint64_t sequence, Lsn durable_lsn, Lsn committed_lsn) override;
+  void OnUpstreamPath(const UpstreamPath& path) override;
   const GenerationEnvironment& environment() override { return environment_; }
 
   bool is_primary() const { return role_ == NodeRole::kPrimary; }
@@ -142,7 +143,8 @@ class Node final : public SourceHost, public ReplicaHost {
 
   Mutex mutex_;
   std::shared_ptr<LiveAdapter> live_ TOWLINE_GUARDED_BY(mutex_);
-  HeartbeatLog heartbeats_ TOWLINE_GUARDED_BY(mutex_);  // of the upstream
+  HeartbeatLog heartbeats_ TOWLINE_GUARDED_BY(mutex_);     // of the upstream
+  UpstreamPath upstream_path_ TOWLINE_GUARDED_BY(mutex_);  // as it told last
   bool started_ TOWLINE_GUARDED_BY(mutex_) = false;
   bool stopped_ TOWLINE_GUARDED_BY(mutex_) = false;
   std::atomic<bool> fatal_{false};

@@ -95,9 +95,17 @@ void FillPeer(const PeerStatus& peer, v1::ReplicaStatus* out) {
   out->set_received_lsn(peer.received_lsn);
   out->set_flushed_lsn(peer.flushed_lsn);
   out->set_applied_lsn(peer.applied_lsn);
-  out->set_lag_records(peer.lag_records);
-  out->set_lag_bytes(peer.lag_bytes);
-  if (peer.lag_seconds) out->set_lag_seconds(*peer.lag_seconds);
+  for (const StageLag& lag : peer.stages) {
+    v1::StageLag* const stage = out->add_stages();
+    stage->set_stage(lag.stage);
+    stage->set_records(lag.records);
+    stage->set_bytes(lag.bytes);
+    if (lag.seconds) stage->set_seconds(*lag.seconds);
+  }
+  const StageLag& applied = peer.stages.back();
+  out->set_lag_records(applied.records);
+  out->set_lag_bytes(applied.bytes);
+  if (applied.seconds) out->set_lag_seconds(*applied.seconds);
 }
 
 void FillResync(const ResyncCounters& counters, v1::ResyncStatus* out) {
@@ -106,6 +114,12 @@ void FillResync(const ResyncCounters& counters, v1::ResyncStatus* out) {
   out->set_rewind_total(counters.rewind_total);
   out->set_refused_total(counters.refused_total);
   for (const auto& [reason, count] : counters.by_reason) (*out->mutable_by_reason())[reason] = count;
+  for (const auto& [reason, count] : counters.consumers_by_reason) {
+    (*out->mutable_consumers_by_reason())[reason] = count;
+  }
+  for (const auto& [cause, count] : counters.invalidations_by_cause) (*out->mutable_invalidations())[cause] = count;
+  out->set_superseded_sessions(counters.superseded_sessions);
+  out->set_stalls(counters.stalls);
 }
 
 void FillReplicaSide(Node& node, const ReplicaStatusView& status, v1::GetStatusResponse* out) {
@@ -175,9 +189,12 @@ void FillStatus(Node& node, v1::GetStatusResponse* out) {
     FillWal(node, *live, out->mutable_wal());
     FillStore(*live, out->mutable_store());
   }
-  if (const auto status = node.ReplicaStatus()) FillReplicaSide(node, *status, out);
+  if (const auto status = node.ReplicaStatus()) {
+    FillReplicaSide(node, *status, out);
+    for (const std::string& node_id : view.upstream_path) out->mutable_upstream()->add_path(node_id);
+  }
   for (const PeerStatus& peer : node.source().Peers()) {
-    if (peer.kind == slots::SlotKind::kReplica) FillPeer(peer, out->add_replicas());
+    FillPeer(peer, peer.kind == slots::SlotKind::kReplica ? out->add_replicas() : out->add_consumers());
   }
   for (const SlotStatus& slot : node.source().Slots()) FillSlot(slot, out->add_slots());
   FillResync(node.source().Counters(), out->mutable_resync());

@@ -6,6 +6,7 @@
 #include "absl/strings/str_cat.h"
 
 #include "common/error.h"
+#include "common/failpoint.h"
 
 namespace towline {
 namespace {
@@ -18,6 +19,9 @@ constexpr uint64_t kRecordOverhead = 64;
 using SnapshotResult = absl::StatusOr<std::shared_ptr<const StateSnapshot>>;
 
 absl::Status Stopped() { return MakeError(absl::StatusCode::kUnavailable, "stopping", "the applier is stopped"); }
+
+// A test holds the state where it is.
+bool Paused() { return Failpoint("applier_pause"); }
 
 }  // namespace
 
@@ -35,7 +39,8 @@ Applier::Applier(StateStore& store, Executor& executor, Clock& clock, Logger& lo
       options_(options),
       on_fatal_(std::move(on_fatal)),
       applied_lsn_(store.applied().lsn) {
-  loop_ = executor.Start("apply", [this] { return Step(); }, LoopPriority::kBatch);
+  loop_ = executor.Start(
+      "apply", [this] { return Step(); }, LoopPriority::kBatch);
 }
 
 Applier::~Applier() { Stop(); }
@@ -192,6 +197,7 @@ StepResult Applier::Step() {
     CollectLocked(&records_);
     if (!records_.empty()) listener = applied_listener_;
   }
+  if (!records_.empty() && Paused()) return StepResult::WaitFor(kRetryMicros);
   if (records_.empty()) return FinishEmptyBatches() ? StepResult::Again() : MaybeFlush();
 
   const absl::Status status = store_.Apply(records_);
@@ -225,7 +231,8 @@ StepResult Applier::Step() {
 StepResult Applier::MaybeFlush() {
   if (!unflushed_) return StepResult::WaitForWake();
   const int64_t left = unflushed_since_micros_ + options_.flush_interval_micros - clock_.MonotonicMicros();
-  if (since_flush_bytes_.load(std::memory_order_relaxed) < options_.flush_bytes && left > 0) return StepResult::WaitFor(left);
+  if (since_flush_bytes_.load(std::memory_order_relaxed) < options_.flush_bytes && left > 0)
+    return StepResult::WaitFor(left);
   const absl::Status status = store_.store().Flush(/*wait=*/false);
   if (absl::IsResourceExhausted(status)) return Retry(status);
   if (!status.ok()) {
@@ -255,7 +262,7 @@ void Applier::Stop() {
     {
       MutexLock lock(&mutex_);
       if (stopped_) return;
-      if (queue_.empty() || failed_ || waits_for_disk()) {
+      if (queue_.empty() || failed_ || waits_for_disk() || Paused()) {
         stopped_ = true;
         dropped.swap(queue_);
         for (const auto& [lsn, waiter] : snapshot_waiters_) waiter->done = true;

@@ -43,6 +43,36 @@ TEST_F(StatusTest, JsonHasTheFieldsOfTheContract) {
   EXPECT_EQ(JsonText(status["resync"]["by_reason"]), "{}");
 }
 
+TEST_F(StatusTest, TableShowsTheLagOfEachStage) {
+  v1::GetStatusResponse& status = server_.state().status;
+  const auto add = [](v1::ReplicaStatus* peer, const char* slot, const char* state, bool connected, uint64_t behind) {
+    peer->set_slot(slot);
+    peer->set_state(state);
+    for (const char* stage : {"sent", "received", "flushed", "applied"}) {
+      v1::StageLag* lag = peer->add_stages();
+      lag->set_stage(stage);
+      if (connected) lag->set_seconds(0);
+      if (connected && std::string(stage) != "applied") continue;
+      lag->set_records(behind);
+      lag->set_bytes(behind * 1024);
+      if (connected) lag->set_seconds(2.5);
+    }
+  };
+  add(status.add_replicas(), "r1", "streaming", true, 12);
+  add(status.add_replicas(), "r2", "disconnected", false, 7);
+  add(status.add_consumers(), "indexer", "streaming", true, 3);
+  status.mutable_upstream()->add_path("r9");
+  status.mutable_upstream()->add_path("p0");
+  status.mutable_resync()->set_stalls(5);
+  (*status.mutable_resync()->mutable_invalidations())["idle_timeout"] = 2;
+  const std::string out = towctl_({"status"}).out;
+  for (const char* text :
+       {"SLOT     STATE         SENT      RECEIVED  FLUSHED   APPLIED\n", "12, 12 KiB, 2.50 s\n",
+        "7, 7 KiB\n", "indexer  streaming", "path      r9, p0\n", "stalls 5\n", "invalidated idle_timeout 2\n"}) {
+    EXPECT_THAT(out, HasSubstr(text));
+  }
+}
+
 TEST_F(StatusTest, TableShowsNodeLogReplicasSlotsAndResync) {
   v1::GetStatusResponse& status = server_.state().status;
   v1::ReplicaStatus* replica = status.add_replicas();

@@ -18,13 +18,14 @@ from workload import fill
 
 # docs/guides/operating.md, "Status": the fields that tools may rely on.
 STATUS_FIELDS = {"cluster_id", "node_id", "role", "state", "exact", "term", "history", "members", "wal", "store",
-                 "upstream", "replicas", "slots", "resync", "disk"}
+                 "upstream", "replicas", "consumers", "slots", "resync", "disk"}
 WAL_FIELDS = {"first_lsn", "durable_lsn", "committed_lsn", "retained_bytes", "segments"}
 REPLICA_FIELDS = {"node_id", "slot", "state", "sent_lsn", "received_lsn", "flushed_lsn", "applied_lsn", "lag_records",
-                  "lag_bytes", "lag_seconds"}
+                  "lag_bytes", "lag_seconds", "stages"}
 SLOT_FIELDS = {"name", "kind", "state", "health", "generation", "confirmed_lsn", "retained_bytes", "headroom_bytes",
                "headroom_seconds", "invalidation"}
-RESYNC_FIELDS = {"partial_total", "full_total", "rewind_total", "refused_total", "by_reason"}
+RESYNC_FIELDS = {"partial_total", "full_total", "rewind_total", "refused_total", "by_reason", "consumers_by_reason",
+                 "invalidations", "superseded_sessions", "stalls"}
 SERVICES = ["towline.v1.KvService", "towline.v1.ReplicationService", "towline.v1.SlotService",
             "towline.v1.AdminService"]
 

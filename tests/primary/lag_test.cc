@@ -1,6 +1,11 @@
 // Tests of lag in records, bytes and seconds, and of stalls.
 
+#include <cmath>
 #include <string>
+#include <vector>
+
+#include "absl/strings/str_cat.h"
+#include "absl/strings/str_join.h"
 
 #include "primary/heartbeat_log.h"
 #include "tests/primary/source_fixture.h"
@@ -51,7 +56,18 @@ TEST(HeartbeatLogTest, AgesGetCoarserButNeverTooSmall) {
 
 class LagTest : public SourceTest {
  protected:
-  double Lag(const std::string& slot) { return PeerOf(slot).lag_seconds.value(); }
+  StageLag Applied(const std::string& slot) { return PeerOf(slot).stages.back(); }
+  // Every stage: records, and seconds rounded to the nearest whole one.
+  std::string Lags(const std::string& slot) {
+    std::vector<std::string> texts;
+    for (const StageLag& lag : PeerOf(slot).stages) {
+      texts.push_back(absl::StrCat(lag.stage, " ", lag.records));
+      if (lag.seconds) absl::StrAppend(&texts.back(), " ", std::llround(*lag.seconds), "s");
+      EXPECT_EQ(lag.bytes == 0, lag.records == 0);
+    }
+    return absl::StrJoin(texts, ", ");
+  }
+  double Lag(const std::string& slot) { return Applied(slot).seconds.value(); }
 };
 
 TEST_F(LagTest, SecondsGrowWhileAnythingIsUncoveredAndFallToZero) {
@@ -60,7 +76,7 @@ TEST_F(LagTest, SecondsGrowWhileAnythingIsUncoveredAndFallToZero) {
   EXPECT_EQ(Lag("r1"), 0);
   Write(5);
   EXPECT_EQ(Lag("r1"), 0);  // no heartbeat has seen it yet
-  EXPECT_EQ(PeerOf("r1").lag_records, 5u);
+  EXPECT_EQ(Applied("r1").records, 5u);
   Pass(2 * kSecond);
   EXPECT_NEAR(Lag("r1"), 2, 0.3);
   owner->Receive();
@@ -74,7 +90,7 @@ TEST_F(LagTest, SecondsGrowWhileAnythingIsUncoveredAndFallToZero) {
   owner->Receive();
   ASSERT_THAT(owner->AckAll(11), IsOk());
   EXPECT_EQ(Lag("r1"), 0);
-  EXPECT_EQ(PeerOf("r1").lag_records, 0u);
+  EXPECT_EQ(Applied("r1").records, 0u);
 }
 
 // An owner that stopped pulling must not look healthy: lag is against the log's end, not against what was sent.
@@ -86,8 +102,8 @@ TEST_F(LagTest, AnOwnerThatStoppedPullingLagsBehindTheEndOfTheLog) {
   owner->Receive();
   ASSERT_THAT(owner->AckAll(2), IsOk());
   EXPECT_EQ(PeerOf("r1").sent_lsn, 2u);
-  EXPECT_EQ(PeerOf("r1").lag_records, 9u);
-  EXPECT_NEAR(static_cast<double>(PeerOf("r1").lag_bytes), 9 * 1080, 1100);
+  EXPECT_EQ(Applied("r1").records, 9u);
+  EXPECT_NEAR(static_cast<double>(Applied("r1").bytes), 9 * 1080, 1100);
 }
 
 TEST_F(LagTest, ANewRoleForgetsTheHeartbeatsOfTheOldOne) {
@@ -129,6 +145,107 @@ TEST_F(LagTest, AStallIsToldOncePerEpisode) {
   EXPECT_EQ(source_->Counters().stalls, 2u);
 }
 
+using LagByStageTest = LagTest;
+
+TEST_F(LagByStageTest, AnIdlePrimaryHasNoLagInAnyStage) {
+  Write(5);
+  auto owner = Attach(ReplicaStart("r1", 1));
+  owner->Receive();
+  ASSERT_THAT(owner->AckAll(6), IsOk());
+  for (int i = 0; i < 100; ++i) {
+    Pass(kSecond);
+    ASSERT_THAT(owner->AckAll(6), IsOk());
+    EXPECT_EQ(Lags("r1"), "sent 0 0s, received 0 0s, flushed 0 0s, applied 0 0s");
+  }
+}
+
+TEST_F(LagByStageTest, UnderLoadEachStageLagsByWhatItHasNotCovered) {
+  auto owner = Attach(ReplicaStart("r1", 1));
+  for (int second = 1; second <= 9; ++second) {  // LSN 2 to 10: one a second, seen by the heartbeat of its moment
+    Write(1);
+    Pass(kSecond);
+  }
+  owner->Receive();
+  Write(1);
+  ASSERT_THAT(owner->Ack(9, 7, 4), IsOk());
+  // LSN 11 has no heartbeat yet; LSN 10, 8 and 5 were first seen just behind second 8, 6 and 3.
+  EXPECT_EQ(Lags("r1"), "sent 1 0s, received 2 1s, flushed 4 3s, applied 7 6s");
+  const std::vector<StageLag> stages = PeerOf("r1").stages;
+  EXPECT_EQ(stages[3].bytes, host_.live->spool().BytesBehind(4));
+  EXPECT_GT(stages[3].bytes, stages[2].bytes);
+}
+
+TEST_F(LagByStageTest, APausedApplyShowsInAppliedOnly) {
+  auto owner = Attach(ReplicaStart("r1", 1));
+  Write(3);
+  for (int i = 0; i < 9; ++i) {
+    Pass(kSecond);
+    owner->Receive();
+    ASSERT_THAT(owner->Ack(4, 4, 1), IsOk());
+  }
+  EXPECT_EQ(Lags("r1"), "sent 0 0s, received 0 0s, flushed 0 0s, applied 3 9s");
+  EXPECT_NE(PeerOf("r1").state, "stalled");
+  Pass(3 * kSecond);
+  EXPECT_EQ(PeerOf("r1").state, "stalled");
+}
+
+// Records flow, but the primary hears nothing: what was sent is known, the rest is not, and is not taken for granted.
+TEST_F(LagByStageTest, ABlockedAckDirectionShowsAsLagAndThenAsAStall) {
+  auto owner = Attach(ReplicaStart("r1", 1));
+  for (int i = 0; i < 9; ++i) {
+    Write(1);
+    Pass(kSecond);
+    owner->Receive();
+    EXPECT_EQ(owner->last_lsn, Durable());
+  }
+  EXPECT_EQ(Lags("r1"), "sent 0 0s, received 9 9s, flushed 9 9s, applied 9 9s");
+  EXPECT_NE(PeerOf("r1").state, "stalled");
+  EXPECT_EQ(source_->Counters().stalls, 0u);
+  Pass(2 * kSecond);
+  EXPECT_EQ(PeerOf("r1").state, "stalled");
+  EXPECT_EQ(source_->Counters().stalls, 1u);
+  Pass(5 * kSecond);  // longer than session_timeout in all
+  EXPECT_EQ(PeerOf("r1").state, "disconnected");
+  EXPECT_EQ(Lags("r1"), "sent 9, received 9, flushed 9, applied 9");
+}
+
+TEST_F(LagByStageTest, AnOwnerHoldsWhatItStartedFrom) {
+  Write(9);
+  auto owner = Attach(ReplicaStart("r1", 7));
+  EXPECT_EQ(Lags("r1"), "sent 3 0s, received 3 0s, flushed 3 0s, applied 3 0s");
+}
+
+// What a disconnected owner is known to hold was sent to it.
+TEST_F(LagByStageTest, WithoutASessionSecondsAreNotKnown) {
+  Write(9);
+  auto owner = Attach(ReplicaStart("r1", 1));
+  owner->Receive();
+  ASSERT_THAT(owner->Ack(9, 8, 6), IsOk());
+  owner->Close();
+  EXPECT_EQ(Lags("r1"), "sent 2, received 2, flushed 2, applied 2");
+}
+
+// The heartbeat of the primary is ahead of what this node has: its own replica is behind the primary all the same.
+TEST_F(LagByStageTest, AReplicaOfAReplicaIsMeasuredByThePrimarysHeartbeats) {
+  host_.view.is_primary = false;
+  auto owner = Attach(ReplicaStart("r1", 1));
+  source_->ForwardHeartbeat({7, Durable() + 5, Durable(), clock_.MonotonicMicros()});
+  Pass(3 * kSecond);
+  EXPECT_EQ(Lags("r1"), "sent 0 3s, received 0 3s, flushed 0 3s, applied 0 3s");
+  owner->Receive();
+  ASSERT_EQ(owner->heartbeats.size(), 1u);  // it makes none of its own
+  EXPECT_EQ(owner->heartbeats[0].sequence(), 7u);
+}
+
+TEST_F(LagByStageTest, ConsumersLagToo) {
+  Write(4);
+  auto owner = Attach(ConsumerStart("c1", 1));
+  Pass(kSecond);
+  owner->Receive();
+  ASSERT_THAT(owner->AckAll(3), IsOk());
+  EXPECT_EQ(Lags("c1"), "sent 0 0s, received 2 1s, flushed 2 1s, applied 2 1s");
+}
+
 TEST_F(LagTest, ADisconnectedReplicaLagsFromWhatItIsKnownToHold) {
   Write(9);
   auto owner = Attach(ReplicaStart("r1", 1));
@@ -136,10 +253,10 @@ TEST_F(LagTest, ADisconnectedReplicaLagsFromWhatItIsKnownToHold) {
   ASSERT_THAT(owner->Ack(8, 8, 6), IsOk());
   owner->Close();
   EXPECT_EQ(PeerOf("r1").flushed_lsn, 8u);
-  EXPECT_EQ(PeerOf("r1").lag_records, 2u);
+  EXPECT_EQ(Applied("r1").records, 2u);
   ASSERT_THAT(slots_->Create("never", slots::SlotKind::kReplica, 1, 0), IsOk());
   EXPECT_EQ(PeerOf("never").state, "disconnected");
-  EXPECT_EQ(PeerOf("never").lag_records, 10u);
+  EXPECT_EQ(Applied("never").records, 10u);
 }
 
 }  // namespace

@@ -267,5 +267,48 @@ TEST_F(PlannerModelTest, EverySlotPromiseAndChainOfEveryPairOfShortLogs) {
   EXPECT_GT(checked_, 50'000u);
 }
 
+// Who follows whom, in every way that five nodes can: node 0 is asked by node 1. It is a loop iff the records that node
+// 0 would send come, however far back, from node 1.
+TEST(PlannerLoopTest, EveryWayInWhichNodesFollowEachOther) {
+  constexpr int kNodes = 5;
+  constexpr int kNobody = kNodes;
+  int loops = 0;
+  int ways = 1;
+  for (int i = 0; i < kNodes; ++i) ways *= kNodes + 1;
+  for (int way = 0; way < ways; ++way) {
+    int upstream[kNodes];
+    for (int i = 0, rest = way; i < kNodes; ++i, rest /= kNodes + 1) upstream[i] = rest % (kNodes + 1);
+    std::vector<std::string> path;
+    bool loop = false;
+    // Longer than any way without a repetition.
+    for (int at = upstream[0]; at != kNobody && path.size() < 2 * kNodes; at = upstream[at]) {
+      path.push_back("n" + std::to_string(at));
+      loop = loop || at == 1;
+    }
+    NodeView node;
+    node.node_id = "n0";
+    node.incarnation = 1;
+    node.cluster_id = kCluster;
+    node.term = 1;
+    node.history = {{1, 1, 0x1}};
+    node.upstream_path = path;
+    ResumeRequest request;
+    request.protocol_version = kPullProtocolVersion;
+    request.slot = "n1";
+    request.incarnation = 2;
+    request.cluster_id = kCluster;
+    request.history = node.history;
+    request.lsn = 3;
+    LogFacts log;
+    log.first_lsn = 1;
+    log.durable_lsn = 3;
+    const Plan plan = PlanResume(request, std::nullopt, node, log, {});
+    ASSERT_EQ(plan.reason, loop ? "loop" : "resumed") << way;
+    ASSERT_EQ(plan.decision == Decision::kRefuse, loop);
+    loops += loop ? 1 : 0;
+  }
+  EXPECT_GT(loops, 1000);
+}
+
 }  // namespace
 }  // namespace towline

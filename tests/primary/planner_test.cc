@@ -93,6 +93,33 @@ TEST_F(PlannerTest, Row0Self) {
   Expect("11", Decision::kPartial, "resumed");
 }
 
+TEST_F(PlannerTest, Row0Loop) {
+  node_.is_primary = false;
+  node_.upstream_path = {"r2", "r1", "r3"};
+  Expect("0", Decision::kRefuse, "loop");
+  EXPECT_THAT(Decide().message, ::testing::HasSubstr("r2, r1, r3"));
+  node_.upstream_path = {"r2", "r11", "p0"};
+  Expect("11", Decision::kPartial, "resumed");
+  node_.upstream_path = {"r2", "r1"};
+  node_.starting = true;  // it is one whatever the node does
+  Expect("0", Decision::kRefuse, "loop");
+  node_.starting = false;
+  AsConsumer();  // nobody gets records from a consumer
+  Expect("11", Decision::kPartial, "resumed");
+}
+
+TEST_F(PlannerTest, Row0PathTooLong) {
+  node_.is_primary = false;
+  for (size_t i = 1; i < kUpstreamPathMax; ++i) node_.upstream_path.push_back(absl::StrCat("n", i));
+  Expect("11", Decision::kPartial, "resumed");  // with this node, 64
+  node_.upstream_path.push_back("p0");
+  Expect("0", Decision::kRefuse, "path_too_long");
+  node_.upstream_path.back() = "r1";
+  Expect("0", Decision::kRefuse, "loop");
+  AsConsumer();
+  Expect("11", Decision::kPartial, "resumed");
+}
+
 TEST_F(PlannerTest, Row0NotServing) {
   node_.starting = true;
   Expect("0", Decision::kRetryAfter, "starting");

@@ -282,15 +282,15 @@ TEST_F(PullSessionTest, AcksMoveSlotAndStatus) {
   EXPECT_EQ(peer.received_lsn, 9u);
   EXPECT_EQ(peer.flushed_lsn, 7u);
   EXPECT_EQ(peer.applied_lsn, 5u);
-  EXPECT_EQ(peer.lag_records, 5u);
-  EXPECT_GT(peer.lag_bytes, 0u);
+  EXPECT_EQ(peer.stages.back().records, 5u);
+  EXPECT_GT(peer.stages.back().bytes, 0u);
   ASSERT_THAT(owner->AckAll(10), IsOk());
   EXPECT_EQ(PeerOf("r1").state, "streaming");
-  EXPECT_EQ(PeerOf("r1").lag_records, 0u);
-  EXPECT_EQ(PeerOf("r1").lag_bytes, 0u);
+  EXPECT_EQ(PeerOf("r1").stages.back().records, 0u);
+  EXPECT_EQ(PeerOf("r1").stages.back().bytes, 0u);
   owner->Close();
   EXPECT_EQ(PeerOf("r1").state, "disconnected");
-  EXPECT_FALSE(PeerOf("r1").lag_seconds.has_value());
+  EXPECT_FALSE(PeerOf("r1").stages.back().seconds.has_value());
 }
 
 // Each forged ack ends the session with its own error and leaves the slot as it was.

@@ -187,6 +187,21 @@ TEST_F(SnapshotSessionTest, TheLogBehindTheSnapshotStaysUntilTheOwnerConfirms) {
   EXPECT_EQ(source_->Counters().by_reason, (Reasons{{"full/new_replica", 1}}));
 }
 
+// The stream ends right behind the ack that counts, before the slot is an ordinary one again.
+TEST_F(SnapshotSessionTest, AFullResyncIsCountedOnceThoughTheStreamEndsBehindItsFirstAck) {
+  Received received;
+  TakeAll(*Open(ReplicaStart("r1", 0)), &received);
+  auto owner = Attach(ReplicaStart("r1", 31));
+  owner->Receive();
+  ASSERT_THAT(owner->AckAll(31), IsOk());
+  owner->Close();
+  EXPECT_EQ(SlotOf("r1").state, slots::SlotState::kBootstrapping);
+  auto again = Attach(ReplicaStart("r1", 31));
+  EXPECT_EQ(SlotOf("r1").state, slots::SlotState::kActive);
+  ASSERT_THAT(again->AckAll(31), IsOk());
+  EXPECT_EQ(source_->Counters().by_reason, (Reasons{{"full/new_replica", 1}, {"partial/resumed", 1}}));
+}
+
 TEST_F(SnapshotSessionTest, WithoutADecisionForFullThePlanHasChanged) {
   absl::StatusOr<std::unique_ptr<SnapshotSession>> session =
       source_->NewSnapshotSession(Request(ReplicaStart("r1", 5)));

@@ -84,6 +84,9 @@ void Owner::Take(const v1::PullResponse& response) {
     case v1::PullResponse::kEnded:
       ends.push_back(response.ended());
       return;
+    case v1::PullResponse::kUpstreamPath:
+      paths.emplace_back(response.upstream_path().node_ids().begin(), response.upstream_path().node_ids().end());
+      return;
     case v1::PullResponse::KIND_NOT_SET:
       ADD_FAILURE() << "empty message";
       return;

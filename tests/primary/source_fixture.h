@@ -15,9 +15,9 @@
 
 #include "absl/status/status.h"
 
+#include "common/mutex.h"
 #include "gmock/gmock.h"
 #include "gtest/gtest.h"
-#include "common/mutex.h"
 #include "primary/replication_source.h"
 #include "slots/slot_table.h"
 #include "store/memory_store.h"
@@ -111,6 +111,7 @@ class Owner {
   std::vector<size_t> batch_sizes;      // of `frames`
   std::vector<v1::Record> records;
   std::vector<v1::Heartbeat> heartbeats;
+  std::vector<std::vector<std::string>> paths;
   std::vector<v1::ErrorDetail> ends;
 
  private:

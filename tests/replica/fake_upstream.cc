@@ -69,6 +69,7 @@ void FakePull::SendDecision(const LogMaker& log, v1::ResumeDecision decision, co
   started.set_durable_lsn(log.end_lsn());
   started.set_first_retained_lsn(1);
   started.set_retry_after_ms(retry_after_ms);
+  for (const std::string& node_id : upstream_path) started.add_upstream_path(node_id);
   if (decision == v1::RESUME_DECISION_PARTIAL) {
     started.set_session_id(7);
     started.set_slot_generation(9);

@@ -98,6 +98,7 @@ class FakePull {
   explicit FakePull(FakeClock* clock) : inbox(clock) {}
 
   const v1::PullStart& start() const { return start_; }  // once on_pull was called
+  std::vector<std::string> upstream_path;                // of the next decision
 
   // Answers with PARTIAL, session 7, slot generation 9.
   void SendPartial(const LogMaker& log);

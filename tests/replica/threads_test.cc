@@ -50,6 +50,7 @@ class ThreadedHost : public ReplicaHost {
     live_ = std::move(generation);
   }
   void OnHeartbeat(uint64_t, Lsn, Lsn) override { heartbeats_.fetch_add(1); }
+  void OnUpstreamPath(const UpstreamPath&) override {}
   const GenerationEnvironment& environment() override { return env_; }
   Executor& executor() { return *executor_; }
   int heartbeats() const { return heartbeats_.load(); }
