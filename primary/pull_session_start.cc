@@ -12,24 +12,11 @@
 namespace towline {
 namespace {
 
-constexpr uint32_t kInUseRetryMs = 1000;
-
 // A slot whose owner lost its data directory, or that speaks of another log.
 bool IsOfAnotherOwner(const slots::Slot& slot, const ResumeRequest& request, const NodeView& node) {
   const bool wiped = slot.kind == slots::SlotKind::kReplica && slot.owner_incarnation != 0 &&
                      slot.owner_incarnation != request.incarnation;
   return wiped || slot.data_generation != node.data_generation;
-}
-
-void RefuseInUse(const absl::Status& status, Plan* plan) {
-  const ErrorInfo info = GetErrorInfo(status);
-  plan->decision = Decision::kRefuse;
-  plan->row = "4";
-  plan->reason = info.reason;
-  plan->message = info.message;
-  plan->next_action = info.next_action;
-  plan->from_lsn = 0;
-  plan->retry_after_ms = kInUseRetryMs;
 }
 
 }  // namespace

@@ -32,7 +32,12 @@ absl::StatusOr<std::unique_ptr<SnapshotSession>> ReplicationSourceImpl::NewSnaps
 
 absl::StatusOr<v1::PullStarted> ReplicationSourceImpl::Explain(const v1::PullStart& start, uint64_t* bytes_to_ship) {
   TOWLINE_ASSIGN_OR_RETURN(const ResumeRequest request, DecodeStart(start));
-  const Resumption resumption = core_.Resume(request);
+  Resumption resumption = core_.Resume(request);
+  // These take the slot at once; a full resync takes it when the snapshot is fetched.
+  if (resumption.plan.decision == Decision::kPartial || resumption.plan.decision == Decision::kRewind) {
+    const absl::Status free = core_.slots.CheckFree(request.slot, request.process_instance);
+    if (!free.ok()) RefuseInUse(free, &resumption.plan);
+  }
   v1::PullStarted started;
   EncodeStarted(resumption.plan, resumption.node, resumption.log, &started);
   if (bytes_to_ship == nullptr) return started;
@@ -59,7 +64,8 @@ absl::StatusOr<v1::PullStart> ReplicationSourceImpl::StartOfSlotOwner(const std:
   start.set_slot(name);
   start.set_kind(consumer ? v1::SLOT_KIND_CONSUMER : v1::SLOT_KIND_REPLICA);
   start.set_format(consumer ? v1::RECORD_FORMAT_RECORDS : v1::RECORD_FORMAT_FRAMES);
-  start.set_process_instance(1);  // of nobody; it takes no part in the decision
+  const uint64_t holder = core_.slots.SessionProcess(name);
+  start.set_process_instance(holder == 0 ? 1 : holder);  // the one that may go on in its place
   start.set_credit_bytes(1);
   start.set_temporary(slot->temporary);
   if (consumer) {

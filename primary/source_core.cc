@@ -14,6 +14,8 @@ namespace {
 // Owners whose last refusal is remembered. Names come from outside, so there must be a limit.
 constexpr size_t kRefusalsMax = 4096;
 
+constexpr uint32_t kInUseRetryMs = 1000;
+
 std::optional<uint64_t> ChainAt(wal::Spool& spool, Lsn lsn) {
   const absl::StatusOr<wal::LogEnd> end = spool.EndAt(lsn);
   if (!end.ok()) return std::nullopt;
@@ -34,6 +36,17 @@ LogFacts LookAtLog(wal::Spool& spool, const ResumeRequest& request, const std::o
 }
 
 }  // namespace
+
+void RefuseInUse(const absl::Status& status, Plan* plan) {
+  const ErrorInfo info = GetErrorInfo(status);
+  plan->decision = Decision::kRefuse;
+  plan->row = "4";
+  plan->reason = info.reason;
+  plan->message = info.message;
+  plan->next_action = info.next_action;
+  plan->from_lsn = 0;
+  plan->retry_after_ms = kInUseRetryMs;
+}
 
 Resumption SourceCore::Resume(const ResumeRequest& request) const {
   Resumption resumption;

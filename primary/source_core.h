@@ -71,6 +71,9 @@ struct Resumption {
   Plan plan;
 };
 
+// Makes of a plan that the slot table refuses, reason slot_in_use, the refusal that it is.
+void RefuseInUse(const absl::Status& status, Plan* plan);
+
 // Lock order: resume_mutex, sessions_mutex_, a session's own mutex, mutex_. The locks of the slot table and the spool
 // are below all of them.
 class SourceCore {

@@ -99,6 +99,17 @@ void SlotTable::EndSession(uint64_t session_id) {
   ForgetTemporaryLocked(name);
 }
 
+uint64_t SlotTable::SessionProcess(const std::string& name) const {
+  MutexLock lock(&mutex_);
+  const Live* const live = FindLocked(name);
+  return live == nullptr || live->session_id == 0 ? 0 : live->owner.process_instance;
+}
+
+absl::Status SlotTable::CheckFree(const std::string& name, uint64_t process_instance) const {
+  const uint64_t holder = SessionProcess(name);
+  return holder == 0 || holder == process_instance ? absl::OkStatus() : InUseByAnother(name);
+}
+
 bool SlotTable::HasSession(uint64_t session_id) const {
   MutexLock lock(&mutex_);
   return sessions_.contains(session_id);

@@ -160,6 +160,9 @@ class SlotTable {
   absl::StatusOr<Session> BeginTemporary(const std::string& name, SlotKind kind, uint64_t data_generation,
                                          Lsn confirmed_lsn, const SessionOwner& owner, uint64_t* superseded);
   void EndSession(uint64_t session_id);        // unknown ids are ignored; a temporary slot goes with its session
+  // FAILED_PRECONDITION, reason slot_in_use, while another process holds a session of the slot.
+  absl::Status CheckFree(const std::string& name, uint64_t process_instance) const;
+  uint64_t SessionProcess(const std::string& name) const;  // that holds a session of the slot; 0 = nobody
   bool HasSession(uint64_t session_id) const;  // false once it was ended, superseded, or its slot dropped
 
   // Starts a new generation at `confirmed_lsn` in `state`; saved before return. The present session, if any, goes on

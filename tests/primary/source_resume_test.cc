@@ -32,6 +32,20 @@ class SourceResumeTest : public SourceTest {
   }
 };
 
+TEST_F(SourceResumeTest, ExplainKnowsThatTheSlotIsInUse) {
+  Write(9);
+  auto owner = Attach(ReplicaStart("r1", 5));
+  v1::PullStart other = ReplicaStart("r1", 5);
+  other.set_process_instance(other.process_instance() + 1);
+  const auto explained = source_->Explain(other, nullptr);
+  ASSERT_THAT(explained, IsOk());
+  EXPECT_EQ(explained->reason(), "slot_in_use");
+  EXPECT_EQ(explained->decision(), v1::RESUME_DECISION_REFUSE);
+  EXPECT_EQ(Ask(other).reason(), "slot_in_use") << "and that is what happens";
+  EXPECT_EQ(source_->Explain(ReplicaStart("r1", 5), nullptr)->reason(), "resumed") << "the process itself may";
+  EXPECT_EQ(source_->Explain(*source_->StartOfSlotOwner("r1"), nullptr)->reason(), "resumed");
+}
+
 TEST_F(SourceResumeTest, OwnersOfAnotherVersionAreRefusedEachByName) {
   v1::PullStart start = ReplicaStart("r1", 1);
   start.set_protocol_version(9);
