@@ -212,7 +212,7 @@ class FollowerTest(NodeTest):
         self.assert_equal_at_one_lsn(p1, follower, "--rescan")
         self.assertEqual(self.slot(p1, "copy")["health"], "reserved")
         # A slot that an operator dropped is not made again behind his back.
-        p1.towctl("slot", "drop", "copy")
+        p1.towctl("slot", "drop", "copy", "--yes")
         self.assertEqual(follower.run(p1), 4, follower.log())
         self.assertIn("slot_not_found", follower.log())
         self.assert_equal_at_one_lsn(p1, follower, "--rescan")
