@@ -140,11 +140,11 @@ NextResult PullSessionImpl::Next(v1::PullResponse* out) {
 // Tells where our records come from now. An owner that is on that way is told, then ended, so that it can tell others.
 bool PullSessionImpl::TakePath(v1::PullResponse* out) {
   const uint64_t version = core_.path_version();
-  if (version == path_told_ || request_->kind != slots::SlotKind::kReplica) return false;
+  if (version == path_told_ || !ExtendsPath(*request_)) return false;
   path_told_ = version;
   const NodeView node = core_.host.View();
   EncodePath(node, out->mutable_upstream_path()->mutable_node_ids());
-  const std::optional<PathProblem> problem = FindPathProblem(node, request_->slot);
+  const std::optional<PathProblem> problem = FindPathProblem(node, *request_);
   if (problem.has_value()) {
     End(MakeError(absl::StatusCode::kFailedPrecondition, problem->reason, problem->message, problem->next_action));
   }

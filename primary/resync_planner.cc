@@ -238,8 +238,10 @@ Plan Self(const Facts& f) {
                 "give every node its own node id and another node as upstream");
 }
 
+bool HasBadPath(const Facts& f) { return FindPathProblem(f.node, f.request).has_value(); }
+
 Plan BadPath(const Facts& f) {
-  const PathProblem problem = *FindPathProblem(f.node, f.request.slot);
+  const PathProblem problem = *FindPathProblem(f.node, f.request);
   return Refuse(f, problem.reason, problem.message, problem.next_action);
 }
 
@@ -312,8 +314,7 @@ struct Row {
 constexpr Row kRows[] = {
     {"0", [](const Facts& f) { return f.request.protocol_version != kPullProtocolVersion; }, OtherVersion},
     {"0", IsSelf, Self},
-    {"0", [](const Facts& f) { return !IsConsumer(f) && FindPathProblem(f.node, f.request.slot).has_value(); },
-     BadPath},
+    {"0", HasBadPath, BadPath},
     {"0", [](const Facts& f) { return f.node.starting; }, Starting},
     {"0", [](const Facts& f) { return !f.node.exact; }, NotExact},
     {"1", IsOfOtherCluster, OtherCluster},

@@ -7,7 +7,13 @@
 
 namespace towline {
 
-std::optional<PathProblem> FindPathProblem(const NodeView& node, absl::string_view owner) {
+bool ExtendsPath(const ResumeRequest& request) {
+  return request.kind == slots::SlotKind::kReplica && !request.temporary;
+}
+
+std::optional<PathProblem> FindPathProblem(const NodeView& node, const ResumeRequest& request) {
+  if (!ExtendsPath(request)) return std::nullopt;
+  const std::string& owner = request.slot;
   const std::vector<std::string>& path = node.upstream_path;
   if (std::find(path.begin(), path.end(), owner) != path.end()) {
     return PathProblem{"loop",

@@ -6,9 +6,8 @@
 #include <optional>
 #include <string>
 
-#include "absl/strings/string_view.h"
-
 #include "primary/node_view.h"
+#include "primary/resync_planner.h"
 #include "towline/v1/replication_service.pb.h"
 
 namespace towline {
@@ -19,8 +18,12 @@ struct PathProblem {
   const char* next_action;
 };
 
-// Why the replica `owner` must not pull from `node`; nullopt if it may.
-std::optional<PathProblem> FindPathProblem(const NodeView& node, absl::string_view owner);
+// Whether the owner becomes the next node on the way. Consumers do not, nor does a primary that takes back on a
+// temporary slot, up to a given LSN, what it once sent itself.
+bool ExtendsPath(const ResumeRequest& request);
+
+// Why that owner must not pull from `node`; nullopt if it may.
+std::optional<PathProblem> FindPathProblem(const NodeView& node, const ResumeRequest& request);
 
 // The node's own id, then its path.
 void EncodePath(const NodeView& node, google::protobuf::RepeatedPtrField<std::string>* out);

@@ -67,8 +67,8 @@ TEST_F(StatusTest, TableShowsTheLagOfEachStage) {
   (*status.mutable_resync()->mutable_invalidations())["idle_timeout"] = 2;
   const std::string out = towctl_({"status"}).out;
   for (const char* text :
-       {"SLOT     STATE         SENT      RECEIVED  FLUSHED   APPLIED\n", "12, 12 KiB, 2.50 s\n",
-        "7, 7 KiB\n", "indexer  streaming", "path      r9, p0\n", "stalls 5\n", "invalidated idle_timeout 2\n"}) {
+       {"SLOT     STATE         SENT      RECEIVED  FLUSHED   APPLIED\n", "12, 12 KiB, 2.50 s\n", "7, 7 KiB\n",
+        "indexer  streaming", "path      r9, p0\n", "stalls 5\n", "invalidated idle_timeout 2\n"}) {
     EXPECT_THAT(out, HasSubstr(text));
   }
 }

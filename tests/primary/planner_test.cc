@@ -104,6 +104,9 @@ TEST_F(PlannerTest, Row0Loop) {
   node_.starting = true;  // it is one whatever the node does
   Expect("0", Decision::kRefuse, "loop");
   node_.starting = false;
+  request_.temporary = true;  // takes back what it has lost, and goes
+  EXPECT_NE(Decide().reason, "loop");
+  request_.temporary = false;
   AsConsumer();  // nobody gets records from a consumer
   Expect("11", Decision::kPartial, "resumed");
 }

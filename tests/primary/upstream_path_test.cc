@@ -84,6 +84,20 @@ TEST_F(UpstreamPathTest, ASessionOfANodeOnThePathEndsAndTellsWhy) {
   EXPECT_EQ(Ask(ReplicaStart("r1", 1)).reason(), "resumed");
 }
 
+// A primary that takes back what it has lost: its replica's records come from it, and that is no loop.
+TEST_F(UpstreamPathTest, APrimaryInRecoveryIsServed) {
+  Follow({"p0"});
+  Write(3);
+  v1::PullStart start = ReplicaStart("p0", 1);
+  start.set_temporary(true);
+  auto owner = Attach(start);
+  Follow({"r9", "p0"});
+  owner->Receive();
+  EXPECT_THAT(owner->paths, IsEmpty());
+  EXPECT_FALSE(owner->ended);
+  EXPECT_EQ(owner->last_lsn, Durable());
+}
+
 // The path changes between the decision and the first message behind it.
 TEST_F(UpstreamPathTest, AChangeRightBehindTheStartIsNotLost) {
   auto owner = std::make_unique<Owner>(*source_, ReplicaStart("r1", 1));
