@@ -14,7 +14,8 @@ namespace {
 
 TEST(ProtoJson, EmptyMessageShowsEveryFieldThatIsNotInAOneof) {
   EXPECT_EQ(JsonText(ProtoToJson(v1::ResyncStatus())),
-            R"({"partial_total":0,"full_total":0,"rewind_total":0,"refused_total":0,"by_reason":{}})");
+            R"({"partial_total":0,"full_total":0,"rewind_total":0,"refused_total":0,"by_reason":{},)"
+            R"("consumers_by_reason":{},"invalidations":{},"superseded_sessions":0,"stalls":0})");
   EXPECT_EQ(JsonText(ProtoToJson(v1::Operation())), "{}");
 }
 

@@ -99,6 +99,8 @@ class RecoveryTest(NodeTest):
         # What the replica holds beyond is of a line that nobody goes on with.
         p1.wait(lambda status: status["resync"]["by_reason"].get("full/diverged") == 1, "diverged, bootstrapped anew")
         r1.wait_state("streaming")
+        self.assertEqual(p1.status()["resync"]["invalidations"].get("diverged"), 1)
+        self.assertIn('towline_slot_invalidations_total{cause="diverged"} 1', p1.http("/metrics")[1])
         self.assert_same_data(p1, r1)
         self.assertNotIn("new/", "".join(keys(r1)))
         # Nothing is deleted without a trace: the replica has put its lost records aside.
