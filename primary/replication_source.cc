@@ -15,6 +15,12 @@
 #include "towline/v1/replication_service.pb.h"
 
 namespace towline {
+namespace {
+
+// A node that starts prepares log files and opens its store: what its disk does in that time is no rate.
+constexpr double kDiskSecondsMin = 15;
+
+}  // namespace
 
 ReplicationSourceImpl::ReplicationSourceImpl(SourceHost& host, slots::SlotTable& slots, Clock& clock, Logger& logger,
                                              SourceOptions options)
@@ -159,7 +165,7 @@ ForecastInput ReplicationSourceImpl::LookAtSlots(const std::vector<slots::Slot>&
   input.append = rates_.append().rates();
   input.measured_seconds = rates_.append().measured_seconds();
   input.disk = disk_;
-  input.disk_growth = rates_.disk_growth().rates();
+  if (rates_.disk_growth().measured_seconds() >= kDiskSecondsMin) input.disk_growth = rates_.disk_growth().rates();
   for (size_t i = 0; i < slots.size(); ++i) input.slots[i].drain = rates_.drain(slots[i]);
   return input;
 }

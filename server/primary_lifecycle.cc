@@ -260,7 +260,9 @@ absl::Status PrimaryLifecycle::Recover(const std::string& from) {
     reason_ = "recovering";
   }
   MutexLock recovery_lock(&recovery_mutex_);
-  const absl::Status done = from.empty() ? BeginTermAtEnd(deps_.host) : Fetch(endpoint);
+  absl::Status done = MakeError(absl::StatusCode::kUnavailable, "recovery_interrupted", "the node is stopping",
+                                "run towctl recover again when it is back");
+  if (!stopping_.load()) done = from.empty() ? BeginTermAtEnd(deps_.host) : Fetch(endpoint);
   if (!done.ok()) {
     SetPhase(Phase::kRecoveryRequired, "replica_ahead", message);
     const bool known = absl::IsUnavailable(done) || absl::IsFailedPrecondition(done);

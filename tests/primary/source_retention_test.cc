@@ -261,6 +261,8 @@ TEST_F(SourceRetentionTest, ForecastsTellStandingAndFollowingSlotsApart) {
     owner->Receive();
     ASSERT_THAT(owner->AckAll(Durable()), IsOk());
     Pass(options_.slots_persist_micros);
+    // A start makes the disk grow as it never does again: nothing is said from less than 15 s of it.
+    EXPECT_EQ(source_->ForecastSlots({}).disk->growth.has_value(), i + 1 >= 15) << i;  // i + 1 seconds were seen
   }
   forecast = source_->ForecastSlots({});
   EXPECT_NEAR(forecast.append->per_second_1m, 4080, 100);
