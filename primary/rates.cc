@@ -66,14 +66,28 @@ void LogRates::Observe(const Look& look, const std::vector<slots::Slot>& slots) 
       drain.confirmed_lsn = slot.confirmed_lsn;
     }
     drain.meter.Observe(look.now_micros, drain.drained_bytes);
+    drain.append.Observe(look.now_micros, static_cast<int64_t>(look.appended_bytes));
   }
   drains_ = std::move(seen);
 }
 
-std::optional<Rates> LogRates::drain(const slots::Slot& slot) const {
+const LogRates::Drain* LogRates::Find(const slots::Slot& slot) const {
   const auto found = drains_.find(slot.name);
-  if (found == drains_.end() || found->second.slot_generation != slot.generation) return std::nullopt;
-  return found->second.meter.rates();
+  const bool same = found != drains_.end() && found->second.slot_generation == slot.generation;
+  return same ? &found->second : nullptr;
+}
+
+std::optional<Rates> LogRates::drain(const slots::Slot& slot) const {
+  const Drain* const drain = Find(slot);
+  return drain == nullptr ? std::nullopt : drain->meter.rates();
+}
+
+std::optional<Rates> LogRates::growth(const slots::Slot& slot) const {
+  const Drain* const of_slot = Find(slot);
+  const std::optional<Rates> drain = of_slot == nullptr ? std::nullopt : of_slot->meter.rates();
+  if (!drain) return std::nullopt;
+  const Rates append = *of_slot->append.rates();  // the same looks
+  return Rates{append.per_second_1m - drain->per_second_1m, append.per_second_15m - drain->per_second_15m};
 }
 
 }  // namespace towline

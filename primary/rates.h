@@ -52,7 +52,7 @@ class RateMeter {
   double sum_15m_ = 0;
 };
 
-// Rates of one node's log, slots and disk. About 100 bytes and a name for each slot that holds the log.
+// Rates of one node's log, slots and disk. About 150 bytes and a name for each slot that holds the log.
 class LogRates {
  public:
   struct Look {
@@ -71,6 +71,9 @@ class LogRates {
   const RateMeter& disk_growth() const { return disk_growth_; }
   // Bytes of log per second by which the confirmed LSN moves. nullopt: not measured yet.
   std::optional<Rates> drain(const slots::Slot& slot) const;
+  // By which the log that the slot holds grows: append less drain, both over the time that the drain was watched. A
+  // burst before that time is not the slot's. nullopt: not measured yet.
+  std::optional<Rates> growth(const slots::Slot& slot) const;
 
  private:
   struct Drain {
@@ -78,11 +81,14 @@ class LogRates {
     Lsn confirmed_lsn = 0;
     int64_t drained_bytes = 0;  // since it began
     RateMeter meter;
+    RateMeter append;  // in the same time
   };
 
   uint64_t data_generation_ = 0;
   RateMeter append_;
   RateMeter disk_growth_;
+  const Drain* Find(const slots::Slot& slot) const;
+
   std::map<std::string, Drain> drains_;
 };
 

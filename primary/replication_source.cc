@@ -166,7 +166,12 @@ ForecastInput ReplicationSourceImpl::LookAtSlots(const std::vector<slots::Slot>&
   input.measured_seconds = rates_.append().measured_seconds();
   input.disk = disk_;
   if (rates_.disk_growth().measured_seconds() >= kDiskSecondsMin) input.disk_growth = rates_.disk_growth().rates();
-  for (size_t i = 0; i < slots.size(); ++i) input.slots[i].drain = rates_.drain(slots[i]);
+  for (size_t i = 0; i < slots.size(); ++i) {
+    ForecastSlot& look = input.slots[i];
+    look.drain = rates_.drain(slots[i]);
+    // Who has just come is not behind for what was written before.
+    if (look.has_session) look.growth = rates_.growth(slots[i]).value_or(Rates{});
+  }
   return input;
 }
 

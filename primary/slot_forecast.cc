@@ -28,6 +28,7 @@ double DiskGrowth(const ForecastInput& input) { return input.disk_growth ? Large
 
 double NetGrowth(const ForecastInput& input, const ForecastSlot& slot, bool stands_still) {
   if (!input.append) return 0;
+  if (!stands_still && slot.growth) return Larger(*slot.growth);
   const Rates drain = stands_still ? Rates{} : slot.drain.value_or(Rates{});
   return Larger(
       {input.append->per_second_1m - drain.per_second_1m, input.append->per_second_15m - drain.per_second_15m});

@@ -31,6 +31,8 @@ struct ForecastSlot {
   double idle_seconds = 0;     // without a session; 0 with one
   bool is_copy = false;        // of another node's slot: its idle time does not count here
   std::optional<Rates> drain;  // nullopt = not measured yet; taken as 0
+  // Of what it holds, while it has a session: LogRates::growth. nullopt = append less drain.
+  std::optional<Rates> growth = std::nullopt;
 };
 
 struct ForecastInput {

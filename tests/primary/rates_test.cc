@@ -170,6 +170,19 @@ TEST_F(LogRatesTest, ADroppedOrInvalidatedSlotIsForgotten) {
   EXPECT_FALSE(rates_.drain(invalidated).has_value());
 }
 
+TEST_F(LogRatesTest, ASlotsGrowthIsThatOfItsOwnTime) {
+  Look(0, {});
+  Look(100'000, {});  // a burst before the slot was there
+  Look(0, {SlotAt("s", end_)});
+  EXPECT_FALSE(rates_.growth(SlotAt("s", end_)).has_value());  // one look
+  Look(0, {SlotAt("s", end_)});
+  EXPECT_GT(rates_.append().rates()->per_second_1m, 1000);
+  EXPECT_EQ(rates_.growth(SlotAt("s", end_))->per_second_1m, 0);
+  const Lsn stands = end_;
+  Look(500, {SlotAt("s", stands)});
+  EXPECT_GT(rates_.growth(SlotAt("s", stands))->per_second_15m, 0);
+}
+
 TEST_F(LogRatesTest, AnotherLogBeginsAnewAndTheDiskGoesOn) {
   Look(0, {SlotAt("s", 500)}, 5000);
   Look(10, {SlotAt("s", 600)}, 6000);

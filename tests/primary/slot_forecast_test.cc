@@ -63,6 +63,21 @@ void ExpectNever(const SlotForecast& forecast) {
   EXPECT_TRUE(forecast.survives);
 }
 
+TEST_F(SlotForecastTest, WhoHasASessionIsJudgedByItsOwnGrowth) {
+  // It came behind a burst that the rate of the log still shows.
+  ForecastSlot slot;
+  slot.name = "s";
+  slot.has_session = true;
+  slot.drain = Rates{0, 0};
+  slot.growth = Rates{0, 0};
+  ExpectNever(Only(slot));
+  slot.growth = Rates{4, 5};
+  ExpectLoss(Only(slot), 2000, "retained_bytes", 10'000);
+  // Once it is away, all that is written counts.
+  EXPECT_FALSE(Only(slot, {.replica_off_seconds = 1001}).survives);
+  EXPECT_TRUE(Only(slot, {.replica_off_seconds = 999}).survives);
+}
+
 TEST_F(SlotForecastTest, AStandingSlotReachesItsLimitAtTheRateOfTheLog) {
   ForecastSlot slot = Consumer("s", 4000);
   slot.drain = Rates{0, 0};
