@@ -179,7 +179,7 @@ NodeView Node::View() {
   view.cluster_id = control.cluster_id;
   view.is_primary = is_primary();
   view.history = control.history;
-  view.term = control.history.empty() ? 0 : control.history.back().term;
+  view.term = std::max(control.promised_term, control.history.empty() ? 0 : control.history.back().term);
   view.base = control.base;
   view.members = control.members;
   view.data_generation = control.generation;

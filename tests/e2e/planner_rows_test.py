@@ -196,6 +196,16 @@ class LastRowsOfAPrimaryTest(PlannerTest):
         self.assertEqual(decisions(p1), before, "the same refusal as before")
         self.assert_takes_no_writes(p1, "read_only", "stale_primary")
 
+    def test_a_log_that_ends_in_a_higher_term(self):
+        p1, lsn = self.start()
+        p1.stop()
+        state_files.promise(p1.data_dir, 5)
+        p1.start()
+        self.assertEqual(p1.status()["term"], 5)
+        # Not above the term that this node has seen, but above all that its own log holds.
+        self.ask(p1, "3", "refuse", "stale_upstream", self.elsewhere(lsn - 10, lsn, "r1"), [2, 1])
+        self.assertEqual(p1.status()["state"], "writable")
+
     def test_a_replica_that_is_ahead(self):
         for row, fields in (("7", {}), ("5", {"exact": 1000})):
             node, lsn = self.start()

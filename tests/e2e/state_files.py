@@ -11,6 +11,7 @@ SLOTS = (0x31544f4c53574f54, 262144, "slots.a", "slots.b")
 HISTORY_COUNT = 92  # offset in the payload
 EXACT_FROM = 48     # term_id, LSN, chain
 EXACT_FROM_TERM = 76
+PROMISED_TERM = 80
 TEXTS = 100         # cluster_id, node_id, promised candidate, recovery reason
 HISTORY_ENTRY = struct.Struct("<IQQ")
 
@@ -60,6 +61,11 @@ def add_term(data_dir, term, start_lsn, term_id):
         struct.pack_into("<I", payload, HISTORY_COUNT, count + 1)
 
     _edit(data_dir, CONTROL, change)
+
+
+def promise(data_dir, term):
+    """As if the node had granted that term to a candidate who never began it."""
+    _edit(data_dir, CONTROL, lambda payload: struct.pack_into("<I", payload, PROMISED_TERM, term))
 
 
 def set_exact_from(data_dir, term, term_id, lsn):
