@@ -1,6 +1,5 @@
 // slot explain.
 
-#include <algorithm>
 #include <memory>
 #include <string>
 #include <utility>
@@ -12,11 +11,10 @@
 #include "common/names.h"
 #include "common/rng.h"
 #include "ctl/app.h"
+#include "ctl/ask_node.h"
 
 namespace towline::ctl {
 namespace {
-
-constexpr int64_t kAskMicros = 2'000'000;
 
 struct ExplainOptions {
   std::string name;
@@ -67,11 +65,9 @@ bool AskTheNode(Context& context, client::Client& client, const ExplainOptions& 
   if (!topology.ok()) return false;
   for (const v1::Member& member : topology->members()) {
     if (member.node_id() != options.name || member.address().empty()) continue;
-    auto node = client::NewClient({member.address(), std::min(kAskMicros, context.options().timeout_us), false});
-    if (!node.ok()) return false;
-    auto answer = (*node)->DescribeStart();
-    if (!answer.ok() || answer->start().slot() != options.name) return false;
-    question->request.mutable_start()->Swap(answer->mutable_start());
+    absl::StatusOr<v1::PullStart> start = AskNodeForStart(context, member.address());
+    if (!start.ok() || start->slot() != options.name) return false;
+    question->request.mutable_start()->Swap(&*start);
     question->source = absl::StrCat(options.name, " itself, at ", member.address());
     return true;
   }

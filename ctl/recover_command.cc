@@ -1,6 +1,5 @@
 // recover: the way out of state recovery_required.
 
-#include <algorithm>
 #include <memory>
 #include <string>
 
@@ -8,11 +7,10 @@
 
 #include "common/error.h"
 #include "ctl/app.h"
+#include "ctl/ask_node.h"
 
 namespace towline::ctl {
 namespace {
-
-constexpr int64_t kAskMicros = 2'000'000;
 
 struct RecoverOptions {
   std::string from;
@@ -31,10 +29,8 @@ int RunShow(Context& context, client::Client& client) {
   uint64_t best_lsn = own;
   for (const v1::Member& member : status->members()) {
     if (member.node_id() == status->node_id()) continue;
-    const auto node = client::NewClient(
-        {member.address(), std::min<int64_t>(kAskMicros, context.options().timeout_us), /*follow_primary=*/false});
-    absl::StatusOr<v1::DescribeStartResponse> answer = node.ok() ? (*node)->DescribeStart() : node.status();
-    const uint64_t lsn = answer.ok() ? answer->start().lsn() : 0;
+    const absl::StatusOr<v1::PullStart> answer = AskNodeForStart(context, member.address());
+    const uint64_t lsn = answer.ok() ? answer->lsn() : 0;
     const uint64_t ahead = lsn > own ? lsn - own : 0;
     if (lsn > best_lsn) {
       best = member.node_id();

@@ -21,7 +21,6 @@ import statistics
 import subprocess
 import sys
 import tempfile
-import threading
 import time
 
 sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[1] / "e2e"))
@@ -30,6 +29,7 @@ from harness import wait_until  # noqa: E402
 import grpc  # noqa: E402
 import pull_client  # noqa: E402
 import towline_client  # noqa: E402
+from sampler import Sampler  # noqa: E402
 from towline.v1 import admin_service_pb2, admin_service_pb2_grpc, slot_service_pb2  # noqa: E402
 from workload import StreamWriter  # noqa: E402
 
@@ -70,29 +70,6 @@ class Report:
 
 def say_machine(report):
     report.say("", f"{os.cpu_count()} processors, load {os.getloadavg()[0]:.1f}, {time.strftime('%Y-%m-%d %H:%M')}")
-
-
-class Sampler:
-    """Calls `measure` about every `interval` seconds and keeps the answers."""
-
-    def __init__(self, measure, interval):
-        self.values = []
-        self._measure = measure
-        self._interval = interval
-        self._stop = threading.Event()
-        self._thread = threading.Thread(target=self._run, daemon=True)
-
-    def _run(self):
-        while not self._stop.wait(self._interval):
-            self.values.append(self._measure())
-
-    def __enter__(self):
-        self._thread.start()
-        return self
-
-    def __exit__(self, *_):
-        self._stop.set()
-        self._thread.join()
 
 
 def resident_bytes(node):

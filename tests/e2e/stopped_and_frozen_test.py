@@ -4,11 +4,11 @@
 import contextlib
 import re
 import subprocess
-import threading
 import time
 
 import harness
 from harness import NodeTest, repetitions, wait_until
+from sampler import Sampler
 from workload import StreamWriter, fill
 
 MIB = 1 << 20
@@ -18,29 +18,6 @@ SPARES = 1
 SMALL_LOG = {"wal.segment_bytes": f"{SEGMENT}B", "wal.spare_segments": SPARES, "wal.keep_bytes": "4MiB",
              "slots.max_retained_bytes": f"{LIMIT}B", "store.flush_bytes": "8MiB", "store.flush_interval": "1s"}
 CREDIT = 8 * MIB  # replication.credit_bytes
-
-
-class Watch:
-    """Calls `measure` again and again beside the test, and keeps the largest answer."""
-
-    def __init__(self, measure, interval=0.02):
-        self.highest = 0
-        self._measure = measure
-        self._interval = interval
-        self._stop = threading.Event()
-        self._thread = threading.Thread(target=self._run, daemon=True)
-
-    def _run(self):
-        while not self._stop.wait(self._interval):
-            self.highest = max(self.highest, self._measure())
-
-    def __enter__(self):
-        self._thread.start()
-        return self
-
-    def __exit__(self, *_):
-        self._stop.set()
-        self._thread.join()
 
 
 def log_on_disk(node):
@@ -64,7 +41,7 @@ class StoppedTest(NodeTest):
         r1.kill9()
         counted = 'towline_slot_invalidations_total{cause="retained_bytes"}'
         # About 8 MB a second, so that a machine that is busy with other things still looks at the limits in time.
-        with Watch(lambda: log_on_disk(p1)) as disk, \
+        with Sampler(lambda: log_on_disk(p1)) as disk, \
                 StreamWriter(p1, value_bytes=4000, batch=8, pace_seconds=0.003) as writer:
             p1.wait_slot("r1", lambda slot: slot["retained_bytes"] > LIMIT // 2, "it holds the log back")
             self.assertEqual(self.invalidations(p1), {})
@@ -129,7 +106,7 @@ class FrozenTest(NodeTest):
     def phase(self, node):
         """The largest private memory of the node while PHASE_SECONDS go by; here the time itself is the test."""
         before = node.status()["wal"]["durable_lsn"]
-        with Watch(node.private_bytes) as memory:
+        with Sampler(node.private_bytes) as memory:
             time.sleep(self.PHASE_SECONDS)
         return memory.highest, node.status()["wal"]["durable_lsn"] - before
 
