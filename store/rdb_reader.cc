@@ -17,6 +17,7 @@ constexpr uint32_t kRedisVersionMax = 12;
 constexpr uint32_t kValkeyVersionMin = 80;
 constexpr uint32_t kValkeyVersionMax = 81;
 constexpr uint32_t kChecksumSince = 5;
+constexpr uint32_t kContinuedVersion = 9;
 constexpr uint64_t kAuxNameBytesMax = 64 << 10;
 // Three bytes of LZF make 264 at most.
 constexpr uint64_t kLzfRatioMax = 88;
@@ -226,6 +227,16 @@ bool LzfDecompress(absl::string_view compressed, uint64_t size, std::string* out
   }
   return out->size() == size;
 }
+
+RdbReader RdbReader::Continue(RdbReaderOptions options, uint64_t offset, uint64_t crc) {
+  RdbReader reader(options);
+  reader.offset_ = offset;
+  reader.crc_ = crc;
+  reader.version_ = kContinuedVersion;
+  return reader;
+}
+
+uint64_t RdbReader::crc() const { return Crc64JonesExtend(crc_, input_.substr(counted_, taken_ - counted_)); }
 
 void RdbReader::Feed(absl::string_view piece) {
   if (rest_.empty()) {

@@ -51,6 +51,11 @@ class RdbReader {
  public:
   explicit RdbReader(RdbReaderOptions options) : options_(options) {}
 
+  // Goes on in a stream of version 9 whose beginning another reader has taken: the next byte to be fed is the first of
+  // an item, at `offset` of the stream, and `crc` is the CRC-64 of all bytes before it (offset() and crc() of that
+  // reader after kNeedMore, or between two items).
+  static RdbReader Continue(RdbReaderOptions options, uint64_t offset, uint64_t crc);
+
   // Adds the bytes that follow those fed so far; to be called at the start and after kNeedMore. They are not copied
   // but for an item that is cut at the end: `piece` must stay valid until Next() returns kNeedMore.
   void Feed(absl::string_view piece);
@@ -61,6 +66,8 @@ class RdbReader {
 
   // Bytes of the stream that were taken as whole items.
   uint64_t offset() const { return offset_ + taken_; }
+  // CRC-64 of those bytes.
+  uint64_t crc() const;
   // Version from the magic; 0 before it was read.
   uint32_t version() const { return version_; }
 

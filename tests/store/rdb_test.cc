@@ -128,6 +128,41 @@ TEST(RdbReader, PiecesOfAnySizeGiveTheSame) {
   }
 }
 
+// At every boundary between two items another reader takes over, and finds the same rest and the same end.
+TEST(RdbReader, AnotherReaderContinuesBehindAnyItem) {
+  const std::string stream = SmallStream();
+  const std::vector<Item> all = SmallItems();
+  RdbReaderOptions options;
+  options.require_checksum = true;
+  for (size_t taken = 0; taken < all.size(); ++taken) {
+    RdbReader first(options);
+    // Before the first item only the magic is fed, so that it alone is taken.
+    first.Feed(absl::string_view(stream).substr(0, taken == 0 ? kRdbMagicSize : stream.size()));
+    for (size_t i = 0; i < std::max<size_t>(taken, 1); ++i) ASSERT_THAT(first.Next(), IsOk());
+    const uint64_t offset = first.offset();
+    ASSERT_EQ(first.crc(), Crc64JonesExtend(0, stream.substr(0, offset))) << taken;
+
+    RdbReader second = RdbReader::Continue(options, offset, first.crc());
+    EXPECT_EQ(second.offset(), offset);
+    EXPECT_EQ(second.crc(), first.crc());
+    const std::string rest = stream.substr(offset);
+    second.Feed(rest);
+    for (size_t i = taken; i < all.size(); ++i) {
+      TOWLINE_ASSERT_OK_AND_ASSIGN(const RdbEvent event, second.Next());
+      EXPECT_EQ((Item{event.kind, std::string(event.key), std::string(event.value), event.expire_at_ms, event.number}),
+                all[i]);
+    }
+    EXPECT_EQ(second.offset(), stream.size());
+  }
+}
+
+TEST(RdbReader, AContinuedStreamWithAnotherBeginningIsNoticed) {
+  const std::string stream = SmallStream();
+  RdbReader reader = RdbReader::Continue({}, stream.size() - 9, 1);
+  reader.Feed(absl::string_view(stream).substr(stream.size() - 9));
+  EXPECT_THAT(reader.Next(), ReasonIs("rdb_malformed"));
+}
+
 TEST(RdbReader, StringsOfEdgeLengthsComeBack) {
   for (const size_t size : {0, 1, 62, 63, 64, 65, 16382, 16383, 16384, 16385, 65536}) {
     std::string stream(kRdbMagic);
