@@ -18,7 +18,16 @@ namespace towline {
 namespace {
 
 constexpr char kStringKind[] = "string";
+constexpr uint64_t kRdbCrcSize = 8;
 constexpr char kTakeAgain[] = "take the file again from where it came from";
+
+// `status` of the item at `place`.
+absl::Status At(const RdbPlace& place, const absl::Status& status) {
+  ErrorInfo info = GetErrorInfo(status);
+  info.message = absl::StrCat("at byte ", place.offset, ": ", info.message);
+  info.next_action = kTakeAgain;
+  return MakeError(status.code(), info);
+}
 
 // What only snapshots of Towline have: order, modified LSNs, digest, reserved keys.
 class TowlineCheck {
@@ -96,14 +105,14 @@ class Check {
 
   absl::Status Take(const RdbEvent& event, const RdbPlace& place) {
     const absl::Status status = TakeOne(event, place);
-    if (!status.ok()) return Annotate(status, absl::StrCat("at byte ", place.offset));
+    if (!status.ok()) return At(place, status);
     return also_ ? also_(event, place) : absl::OkStatus();
   }
 
   absl::StatusOr<RdbReport> Finish(const RdbFileInfo& file) {
     report_.file = file;
     if (towline_ != nullptr) {
-      if (!file.had_checksum) return SnapshotMalformed("it has no CRC-64");
+      if (!file.had_checksum) return At({0, file.bytes - kRdbCrcSize}, SnapshotMalformed("it has no CRC-64"));
       report_.towline = towline_->meta();
       report_.digest = towline_->digest();
     }
@@ -163,8 +172,7 @@ class Check {
     db_and_key_.append(event.key.data(), event.key.size());
     if (keys_.Add(Xxh3_128(db_and_key_))) return absl::OkStatus();
     return MakeError(absl::StatusCode::kDataLoss, "rdb_duplicate_key",
-                     absl::StrCat("the RDB file holds key ", Printable(event.key), " of database ", db, " twice"),
-                     kTakeAgain);
+                     absl::StrCat("the RDB file holds key ", Printable(event.key), " of database ", db, " twice"));
   }
 
   const RdbVisitor& also_;

@@ -23,7 +23,7 @@ uint64_t FieldSize(uint64_t size) { return 1 + CodedOutputStream::VarintSize64(s
 
 std::string CountsText(const std::map<std::string, uint64_t>& counts) {
   return absl::StrJoin(
-      counts, ", ", [](std::string* out, const auto& entry) { absl::StrAppend(out, entry.first, " ", entry.second); });
+      counts, ", ", [](std::string* out, const auto& entry) { absl::StrAppend(out, entry.second, " ", entry.first); });
 }
 
 }  // namespace

@@ -381,7 +381,7 @@ TEST(RdbLoadPlan, RefusesSeveralDatabasesAndOtherTypesUntilTold) {
   options.db = 0;
   plan = PlanFor(data, options);
   EXPECT_THAT(plan, ReasonIs("not_loadable"));
-  EXPECT_THAT(plan.status().message(), HasSubstr("function 1, list 1"));
+  EXPECT_THAT(plan.status().message(), HasSubstr("1 function, 1 list"));
 
   options.skip_other_types = true;
   plan = PlanFor(data, options);
