@@ -14,6 +14,7 @@
 #include <xxhash.h>
 #endif
 
+#include "absl/strings/numbers.h"
 #include "absl/strings/str_cat.h"
 
 #include "common/bytes.h"
@@ -92,6 +93,12 @@ void Sum128::Subtract(const Sum128& other) {
 
 std::string Sum128::Hex() const {
   return absl::StrCat(absl::Hex(high, absl::kZeroPad16), absl::Hex(low, absl::kZeroPad16));
+}
+
+bool Sum128::Parse(absl::string_view text, Sum128* sum) {
+  constexpr size_t kHalf = 16;
+  if (text.size() != 2 * kHalf || !absl::SimpleHexAtoi(text.substr(0, kHalf), &sum->high)) return false;
+  return absl::SimpleHexAtoi(text.substr(kHalf), &sum->low) && sum->Hex() == text;
 }
 
 Sum128 Xxh3_128(absl::string_view data) {

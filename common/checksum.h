@@ -32,6 +32,8 @@ struct Sum128 {
   void Add(const Sum128& other);
   void Subtract(const Sum128& other);
   std::string Hex() const;  // 32 lower-case hex digits, high half first
+  // What Hex wrote; false if `text` is anything else.
+  static bool Parse(absl::string_view text, Sum128* sum);
 
   friend bool operator==(const Sum128&, const Sum128&) = default;
 };

@@ -19,12 +19,10 @@ constexpr int64_t kWaitPieceMicros = int64_t{3600} * 1000000;
 class ThreadLoop : public Loop {
  public:
   ThreadLoop(std::string name, std::function<StepResult()> step, LoopPriority priority) : step_(std::move(step)) {
-    thread_ = std::thread([this] { Run(); });
-    if (priority == LoopPriority::kBatch) {
-      const sched_param none{};
-      // Allowed to everyone; where it is not, the loop is only less polite.
-      (void)pthread_setschedparam(thread_.native_handle(), SCHED_BATCH, &none);
-    }
+    thread_ = std::thread([this, priority] {
+      SetThreadPriority(priority);
+      Run();
+    });
     name.resize(std::min<size_t>(name.size(), 15));
     pthread_setname_np(thread_.native_handle(), name.c_str());
   }
@@ -97,6 +95,12 @@ class ThreadExecutor : public Executor {
 };
 
 }  // namespace
+
+void SetThreadPriority(LoopPriority priority) {
+  if (priority == LoopPriority::kNormal) return;
+  const sched_param none{};
+  (void)pthread_setschedparam(pthread_self(), SCHED_BATCH, &none);
+}
 
 std::unique_ptr<Executor> NewThreadExecutor() { return std::make_unique<ThreadExecutor>(); }
 

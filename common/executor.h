@@ -16,8 +16,8 @@ namespace towline {
 
 // What a step wants next.
 struct StepResult {
-  bool again = false;         // call at once again
-  int64_t wait_micros = -1;   // else: call after this time or a Wake(), whichever is first; -1 = only after a Wake()
+  bool again = false;        // call at once again
+  int64_t wait_micros = -1;  // else: call after this time or a Wake(), whichever is first; -1 = only after a Wake()
 
   static StepResult Again() { return {true, 0}; }
   static StepResult WaitForWake() { return {false, -1}; }
@@ -44,6 +44,9 @@ enum class LoopPriority {
   // sched(7)), so on a small machine it works in fewer, larger pieces.
   kBatch,
 };
+
+// Gives the calling thread a priority. Where that is not allowed, it is only less polite.
+void SetThreadPriority(LoopPriority priority);
 
 // Threads: Start may be called from any thread. Must outlive its loops.
 class Executor {

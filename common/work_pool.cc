@@ -14,12 +14,15 @@ namespace {
 
 class ThreadWorkPool : public WorkPool {
  public:
-  ThreadWorkPool(std::string name, int threads, size_t queue_max) : queue_max_(queue_max) {
+  ThreadWorkPool(std::string name, int threads, size_t queue_max, LoopPriority priority) : queue_max_(queue_max) {
     TOWLINE_CHECK(threads > 0);
     if (name.size() > 15) name.resize(15);
     MutexLock lock(&join_mutex_);
     for (int i = 0; i < threads; ++i) {
-      threads_.emplace_back([this] { Run(); });
+      threads_.emplace_back([this, priority] {
+        SetThreadPriority(priority);
+        Run();
+      });
       pthread_setname_np(threads_.back().native_handle(), name.c_str());
     }
   }
@@ -78,8 +81,8 @@ class ThreadWorkPool : public WorkPool {
 
 }  // namespace
 
-std::unique_ptr<WorkPool> NewThreadWorkPool(std::string name, int threads, size_t queue_max) {
-  return std::make_unique<ThreadWorkPool>(std::move(name), threads, queue_max);
+std::unique_ptr<WorkPool> NewThreadWorkPool(std::string name, int threads, size_t queue_max, LoopPriority priority) {
+  return std::make_unique<ThreadWorkPool>(std::move(name), threads, queue_max, priority);
 }
 
 }  // namespace towline

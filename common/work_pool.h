@@ -10,6 +10,8 @@
 #include <memory>
 #include <string>
 
+#include "common/executor.h"
+
 namespace towline {
 
 // Threads: all methods from any thread; Stop and the destructor not from inside a task.
@@ -24,7 +26,8 @@ class WorkPool {
   virtual void Stop() = 0;
 };
 
-std::unique_ptr<WorkPool> NewThreadWorkPool(std::string name, int threads, size_t queue_max);
+std::unique_ptr<WorkPool> NewThreadWorkPool(std::string name, int threads, size_t queue_max,
+                                            LoopPriority priority = LoopPriority::kNormal);
 
 }  // namespace towline
 

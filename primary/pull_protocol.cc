@@ -66,6 +66,26 @@ v1::ResumeDecision EncodeDecision(Decision decision) {
 
 }  // namespace
 
+absl::StatusOr<ResumeCursor> DecodeCursor(const v1::SnapshotCursor& from) {
+  if (from.position().term() > kTermMax || from.read_position().term() > kTermMax) {
+    return Invalid("a term of the cursor is too high");
+  }
+  if (from.sequence() == 0 || from.last_key().empty() || from.last_key().size() > kKeySizeMax || from.keys() == 0) {
+    return Invalid("the cursor is not behind a chunk with keys");
+  }
+  const auto decode = [](const v1::Position& position) {
+    return Position{static_cast<Term>(position.term()), position.term_id(), position.lsn(), position.chain()};
+  };
+  ResumeCursor cursor;
+  cursor.snapshot_id = from.snapshot_id();
+  cursor.position = decode(from.position());
+  cursor.read = from.has_read_position() ? decode(from.read_position()) : cursor.position;
+  if (cursor.read.lsn < cursor.position.lsn) return Invalid("the cursor was read before its own position");
+  cursor.at = {from.sequence(), from.last_key(), from.keys(), from.bytes(), from.crc64(), {}};
+  if (!Sum128::Parse(from.digest(), &cursor.at.digest)) return Invalid("the cursor's digest is not 32 hex digits");
+  return cursor;
+}
+
 absl::StatusOr<ResumeRequest> DecodeStart(const v1::PullStart& start) {
   ResumeRequest request;
   request.protocol_version = start.protocol_version();
@@ -100,6 +120,10 @@ absl::StatusOr<ResumeRequest> DecodeStart(const v1::PullStart& start) {
   request.promised_term = static_cast<Term>(start.promised_term());
   request.from_slot = start.from_slot();
   request.temporary = start.temporary();
+  request.snapshot_requested = start.snapshot_requested();
+  if (start.has_snapshot_cursor()) {
+    TOWLINE_ASSIGN_OR_RETURN(request.cursor, DecodeCursor(start.snapshot_cursor()));
+  }
   return request;
 }
 

@@ -24,6 +24,9 @@ inline constexpr size_t kAddressSizeMax = 1024;
 // are taken.
 absl::StatusOr<ResumeRequest> DecodeStart(const v1::PullStart& start);
 
+// INVALID_ARGUMENT, reason invalid_start.
+absl::StatusOr<ResumeCursor> DecodeCursor(const v1::SnapshotCursor& from);
+
 // All but session_id and slot_generation.
 void EncodeStarted(const Plan& plan, const NodeView& node, const LogFacts& log, v1::PullStarted* started);
 

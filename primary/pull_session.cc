@@ -61,6 +61,7 @@ absl::Status PullSessionImpl::OnAck(const v1::PullAck& ack) {
   applied_lsn_ = std::max(applied_lsn_, ack.applied_lsn());
   if (applied_lsn_ >= target_lsn_) caught_up_ = true;
   if (std::exchange(waits_for_ack_, false)) WakeLocked();
+  if (flushed_lsn_ < exact_from_lsn_) return absl::OkStatus();  // it is not through with its snapshot
   bootstrapping_ = false;
   if (counted_) return absl::OkStatus();
   counted_ = true;
@@ -196,7 +197,7 @@ absl::StatusOr<bool> PullSessionImpl::TakeRecords(v1::PullResponse* out) {
 bool PullSessionImpl::WaitsForAck() {
   MutexLock lock(&mutex_);
   const bool outstanding =
-      kind_ == slots::SlotKind::kReplica && outgoing_->sent_bytes() != 0 && flushed_lsn_ < sent_lsn_;
+      kind_ == slots::SlotKind::kReplica && outgoing_->sent_bytes() != 0 && KeptLocked() < sent_lsn_;
   waits_for_ack_ = outstanding && (live_->spool().end().lsn - sent_lsn_) * record_bytes_ < core_.options.follow_bytes;
   return waits_for_ack_;
 }
@@ -355,8 +356,14 @@ const char* PullSessionImpl::StateLocked() const {
   return caught_up_ ? "streaming" : "catching_up";
 }
 
-// Before the first ack only the position of the start is known.
-Lsn PullSessionImpl::AppliedLocked() const { return received_lsn_ == 0 ? start_lsn_ : applied_lsn_; }
+// Before the first ack only the position of the start is known. An owner that is not exact yet says what it received.
+Lsn PullSessionImpl::AppliedLocked() const {
+  if (received_lsn_ == 0) return start_lsn_;
+  return flushed_lsn_ < exact_from_lsn_ ? received_lsn_ : applied_lsn_;
+}
+
+// What the owner has asked us not to send again.
+Lsn PullSessionImpl::KeptLocked() const { return flushed_lsn_ < exact_from_lsn_ ? received_lsn_ : flushed_lsn_; }
 
 void PullSessionImpl::WakeLocked() {
   if (!closed_) wake_();

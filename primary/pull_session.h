@@ -39,6 +39,7 @@ class PullSessionImpl final : public PullSession, public ServedSession {
   void OnInvalidated(const std::string& slot) override;
   bool HoldAgain(const std::string& slot) override;
   bool Describe(PeerStatus* status) const override;
+  bool DescribeSnapshot(SnapshotSend*) const override { return false; }
 
  private:
   enum class Phase { kNoStart, kStart, kStreaming, kOver };
@@ -71,6 +72,7 @@ class PullSessionImpl final : public PullSession, public ServedSession {
   void WakeLocked() TOWLINE_REQUIRES(mutex_);
   const char* StateLocked() const TOWLINE_REQUIRES(mutex_);
   Lsn AppliedLocked() const TOWLINE_REQUIRES(mutex_);
+  Lsn KeptLocked() const TOWLINE_REQUIRES(mutex_);
 
   SourceCore& core_;
   const std::function<void()> wake_;
@@ -108,6 +110,8 @@ class PullSessionImpl final : public PullSession, public ServedSession {
   Lsn target_lsn_ TOWLINE_GUARDED_BY(mutex_) = 0;           // durable LSN at the start
   bool caught_up_ TOWLINE_GUARDED_BY(mutex_) = false;
   bool bootstrapping_ TOWLINE_GUARDED_BY(mutex_) = false;
+  Lsn exact_from_lsn_ TOWLINE_GUARDED_BY(mutex_) =
+      0;  // before it the owner's state is none, and it says what it received
   Lsn sent_lsn_ TOWLINE_GUARDED_BY(mutex_) = 0;
   Lsn received_lsn_ TOWLINE_GUARDED_BY(mutex_) = 0;
   Lsn flushed_lsn_ TOWLINE_GUARDED_BY(mutex_) = 0;

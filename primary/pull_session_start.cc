@@ -19,6 +19,11 @@ bool IsOfAnotherOwner(const slots::Slot& slot, const ResumeRequest& request, con
   return wiped || slot.data_generation != node.data_generation;
 }
 
+// An owner that replays the log behind a snapshot until its state is exact.
+bool IsNotExact(const ResumeRequest& request) {
+  return request.exact_from.has_value() && request.exact_from->lsn > request.lsn;
+}
+
 }  // namespace
 
 absl::Status PullSessionImpl::OnStart(const v1::PullStart& start) {
@@ -96,6 +101,7 @@ absl::Status PullSessionImpl::Attach(Resumption* resumption) {
   target_lsn_ = resumption->log.durable_lsn;
   caught_up_ = lsn >= target_lsn_;
   bootstrapping_ = counts_as_ == Decision::kFull;
+  if (IsNotExact(*request_)) exact_from_lsn_ = request_->exact_from->lsn;
   last_progress_micros_ = core_.clock.MonotonicMicros();
   return absl::OkStatus();
 }
@@ -147,7 +153,7 @@ void PullSessionImpl::TellHost(const Resumption& resumption) {
   const Plan& plan = resumption.plan;
   if (plan.step_down || plan.recovery_required) core_.host.OnStaleSelf(plan.reason, plan.message);
   if (plan.decision != Decision::kPartial || request_->kind != slots::SlotKind::kReplica) return;
-  if (request_->temporary) return;  // it does not come to stay
+  if (request_->temporary || IsNotExact(*request_)) return;  // it does not come to stay, or not yet
   core_.host.OnReplicaAttached({request_->slot, request_->incarnation, request_->advertised_address, true});
 }
 

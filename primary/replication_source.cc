@@ -10,7 +10,7 @@
 #include "common/names.h"
 #include "primary/pull_protocol.h"
 #include "primary/pull_session.h"
-#include "primary/snapshot_session.h"
+#include "primary/snapshot_start.h"
 #include "primary/source_impl.h"
 #include "towline/v1/replication_service.pb.h"
 
@@ -22,18 +22,32 @@ constexpr double kDiskSecondsMin = 15;
 
 }  // namespace
 
-ReplicationSourceImpl::ReplicationSourceImpl(SourceHost& host, slots::SlotTable& slots, Clock& clock, Logger& logger,
-                                             SourceOptions options)
-    : core_(host, slots, clock, logger, std::move(options)) {}
+ReplicationSourceImpl::ReplicationSourceImpl(SourceHost& host, slots::SlotTable& slots, Clock& clock, Rng& rng,
+                                             Logger& logger, SourceOptions options)
+    : core_(host, slots, clock, rng, logger, std::move(options)) {}
 
 std::unique_ptr<PullSession> ReplicationSourceImpl::NewPullSession(std::function<void()> wake) {
   return std::make_unique<PullSessionImpl>(core_, std::move(wake));
 }
 
 absl::StatusOr<std::unique_ptr<SnapshotSession>> ReplicationSourceImpl::NewSnapshotSession(
-    const v1::FetchSnapshotRequest& request) {
+    const v1::FetchSnapshotRequest& request, std::function<void()> wake) {
   TOWLINE_ASSIGN_OR_RETURN(const ResumeRequest decoded, DecodeStart(request.start()));
-  return SnapshotSessionImpl::Open(core_, decoded);
+  double growth = 0;
+  {
+    MutexLock lock(&mutex_);
+    if (const auto rates = rates_.append().rates(); rates.has_value()) growth = rates->per_second_1m;
+  }
+  return StartSnapshot(core_, decoded, growth, std::move(wake));
+}
+
+absl::StatusOr<std::unique_ptr<SnapshotSession>> ReplicationSourceImpl::NewSaveSession(
+    const v1::SaveSnapshotRequest& request, std::function<void()> wake) {
+  std::optional<ResumeCursor> cursor;
+  if (request.has_cursor()) {
+    TOWLINE_ASSIGN_OR_RETURN(cursor, DecodeCursor(request.cursor()));
+  }
+  return StartSave(core_, cursor, std::move(wake));
 }
 
 absl::StatusOr<v1::PullStarted> ReplicationSourceImpl::Explain(const v1::PullStart& start, uint64_t* bytes_to_ship) {
@@ -206,13 +220,26 @@ Forecast ReplicationSourceImpl::ForecastNode() const {
 
 ResyncCounters ReplicationSourceImpl::Counters() const { return core_.counters(); }
 
-void ReplicationSourceImpl::EndSessions(const absl::Status& status) {
-  core_.ForEachSession([&status](ServedSession& session) { session.End(status); });
+SnapshotsStatus ReplicationSourceImpl::Snapshots() const {
+  SnapshotsStatus status;
+  status.pool = core_.snapshots.Status();
+  core_.ForEachSession([&status](ServedSession& session) {
+    SnapshotSend send;
+    if (session.DescribeSnapshot(&send)) status.sends.push_back(std::move(send));
+  });
+  const auto by_slot = [](const SnapshotSend& a, const SnapshotSend& b) { return a.slot < b.slot; };
+  std::sort(status.sends.begin(), status.sends.end(), by_slot);
+  return status;
 }
 
-std::unique_ptr<ReplicationSource> NewReplicationSource(SourceHost& host, slots::SlotTable& slots, Clock& clock, Rng&,
-                                                        Logger& logger, SourceOptions options) {
-  return std::make_unique<ReplicationSourceImpl>(host, slots, clock, logger, std::move(options));
+void ReplicationSourceImpl::EndSessions(const absl::Status& status) {
+  core_.ForEachSession([&status](ServedSession& session) { session.End(status); });
+  core_.snapshots.Clear();  // they are of a generation that may not stay
+}
+
+std::unique_ptr<ReplicationSource> NewReplicationSource(SourceHost& host, slots::SlotTable& slots, Clock& clock,
+                                                        Rng& rng, Logger& logger, SourceOptions options) {
+  return std::make_unique<ReplicationSourceImpl>(host, slots, clock, rng, logger, std::move(options));
 }
 
 }  // namespace towline

@@ -22,6 +22,7 @@
 #include "primary/node_view.h"
 #include "primary/resync_planner.h"
 #include "primary/slot_forecast.h"
+#include "primary/snapshot_pool.h"
 #include "primary/stage_lag.h"
 #include "slots/slot_table.h"
 
@@ -33,6 +34,7 @@ class PullRequest;
 class PullResponse;
 class FetchSnapshotRequest;
 class FetchSnapshotResponse;
+class SaveSnapshotRequest;
 }  // namespace v1
 
 // What Next found.
@@ -61,7 +63,7 @@ class PullSession {
   virtual void Close() = 0;
 };
 
-// One FetchSnapshot stream. Next reads from the disk.
+// One FetchSnapshot or SaveSnapshot stream. Next reads from the disk.
 class SnapshotSession {
  public:
   virtual ~SnapshotSession() = default;
@@ -80,7 +82,7 @@ struct SourceOptions {
   int64_t slots_persist_micros = 1'000'000;
   uint64_t wal_keep_bytes = 1ull << 30;
   uint64_t limits_check_bytes = 16ull << 20;  // growth of the log after which slots are held to their limits at once
-  int max_snapshot_sessions = 4;
+  SnapshotPoolOptions snapshots;
   std::function<absl::StatusOr<SpaceInfo>()> disk_space;  // of the data directory's disk; empty = not known
   double disk_warn_ratio = 0;                             // share in use from which on a warning is logged; 0 = off
 };
@@ -107,6 +109,24 @@ struct SlotStatus {
   std::optional<double> headroom_seconds;  // absent = it drains as fast as the log grows, or nothing is measured yet
 };
 
+// A snapshot on its way.
+struct SnapshotSend {
+  std::string slot;  // empty = it is saved as a file
+  uint64_t snapshot_id = 0;
+  Lsn lsn = 0;
+  uint64_t keys = 0;   // of the whole stream, with what went before a cursor
+  uint64_t bytes = 0;  // likewise
+  uint64_t estimated_bytes = 0;
+  double bytes_per_second = 0;  // since this stream began
+  double elapsed_seconds = 0;
+  bool resumed = false;
+};
+
+struct SnapshotsStatus {
+  SnapshotPoolStatus pool;
+  std::vector<SnapshotSend> sends;  // by slot
+};
+
 // Counters by "decision/reason"; replicas and consumers apart. A decision counts when the first ack behind it arrives;
 // refusals count at once, but only once per session of the same owner until its decision changes.
 struct ResyncCounters {
@@ -121,6 +141,9 @@ struct ResyncCounters {
   std::map<std::string, uint64_t> invalidations_by_cause;
   std::map<std::string, uint64_t> refused_requests;  // on Pull streams, by reason: each ended its session
   uint64_t snapshot_bytes_sent = 0;
+  // How streams of snapshots began: new, joined (a live snapshot), resumed, rolled (resumed from a newer one),
+  // restarted (there was a cursor, and it was of no use), saved.
+  std::map<std::string, uint64_t> snapshot_streams;
   uint64_t record_bytes_sent = 0;
 };
 
@@ -133,10 +156,16 @@ class ReplicationSource {
   // schedule. After Close no new call starts.
   virtual std::unique_ptr<PullSession> NewPullSession(std::function<void()> wake) = 0;
 
-  // FAILED_PRECONDITION, reason plan_changed, unless the decision for `request` is FULL. RESOURCE_EXHAUSTED, reason
-  // snapshot_limit, when too many run.
-  virtual absl::StatusOr<std::unique_ptr<SnapshotSession>> NewSnapshotSession(
-      const v1::FetchSnapshotRequest& request) = 0;
+  // `wake` as for NewPullSession. FAILED_PRECONDITION, reason plan_changed, unless the decision for `request` is FULL.
+  // RESOURCE_EXHAUSTED, reason snapshot_limit when too many run, snapshot_outruns_log when the slot's log would be lost
+  // before the snapshot is through; both with `retry_after_ms`.
+  virtual absl::StatusOr<std::unique_ptr<SnapshotSession>> NewSnapshotSession(const v1::FetchSnapshotRequest& request,
+                                                                              std::function<void()> wake) = 0;
+
+  // A snapshot without a slot. RESOURCE_EXHAUSTED, reason snapshot_limit; FAILED_PRECONDITION, reason snapshot_gone;
+  // UNAVAILABLE, reason not_exact or no_data.
+  virtual absl::StatusOr<std::unique_ptr<SnapshotSession>> NewSaveSession(const v1::SaveSnapshotRequest& request,
+                                                                          std::function<void()> wake) = 0;
 
   // What a Pull with this start would be answered, without any effect. `bytes_to_ship` may be nullptr.
   virtual absl::StatusOr<v1::PullStarted> Explain(const v1::PullStart& start, uint64_t* bytes_to_ship) = 0;
@@ -165,6 +194,7 @@ class ReplicationSource {
   // The same without the slots, which costs next to nothing.
   virtual Forecast ForecastNode() const = 0;
   virtual ResyncCounters Counters() const = 0;
+  virtual SnapshotsStatus Snapshots() const = 0;
 
   // Ends all sessions (the node changes its role or generation, or stops). Their Next returns kEnd with this status.
   virtual void EndSessions(const absl::Status& status) = 0;

@@ -4,6 +4,7 @@
 
 #include "absl/strings/str_cat.h"
 
+#include "common/error.h"
 #include "common/history.h"
 #include "primary/upstream_path.h"
 
@@ -144,10 +145,12 @@ Plan HigherLogTerm(const Facts& f) {
 }
 
 // The entry of our line that `position` lies on, if it is the same term there.
-bool IsOnOurLine(const Facts& f, const Position& position) {
-  const HistoryEntry* entry = EntryAt(f.node.history, position.lsn);
+bool IsOnLine(const NodeView& node, const Position& position) {
+  const HistoryEntry* entry = EntryAt(node.history, position.lsn);
   return entry != nullptr && entry->term == position.term && entry->term_id == position.term_id;
 }
+
+bool IsOnOurLine(const Facts& f, const Position& position) { return IsOnLine(f.node, position); }
 
 bool IsExactOnlyAheadOfUs(const Facts& f) {
   const std::optional<Position>& from = f.request.exact_from;
@@ -294,6 +297,13 @@ Plan SlotOfOtherKind(const Facts& f) {
                 "use another slot name");
 }
 
+// Of a replica whose log would do: an operator asked for it.
+bool IsRequested(const Facts& f) { return f.request.snapshot_requested && !IsConsumer(f); }
+
+Plan Requested(const Facts& f) {
+  return FullOrRefuse(f, "requested", absl::StrCat("the owner asks for a snapshot; it is at LSN ", f.lsn));
+}
+
 Plan DivergedSameTerm(const Facts& f) {
   return Refuse(
       f, "diverged_same_term",
@@ -328,6 +338,7 @@ constexpr Row kRows[] = {
     {"5a", IsInexact, Inexact},
     {"6", [](const Facts& f) { return f.lsn == 0; }, FromNothing},
     {"7", [](const Facts& f) { return f.lsn > f.log.durable_lsn && f.common == f.log.durable_lsn; }, Ahead},
+    {"7a", IsRequested, Requested},
     {"8", [](const Facts& f) { return f.common < f.lsn; }, Diverged},
     {"9", ChainDiffers, DivergedSameTerm},
     {"10", [](const Facts& f) { return !IsReadableFrom(f, f.lsn + 1); }, Removed},
@@ -364,6 +375,26 @@ Plan PlanResume(const ResumeRequest& request, const std::optional<slots::Slot>& 
   plan.numbers = Numbers(facts);
   if (facts.common < facts.lsn) plan.common_lsn = facts.common;
   return plan;
+}
+
+absl::Status CheckCursor(const ResumeRequest& request, const NodeView& node, const LogFacts& log) {
+  const ResumeCursor& cursor = *request.cursor;
+  const auto is_ours = [&](const Position& position, const std::optional<uint64_t>& chain) {
+    if (position.lsn == 0) return position == Position{};
+    if (position.lsn > log.durable_lsn || !IsOnLine(node, position)) return false;
+    return !chain.has_value() || *chain == position.chain;
+  };
+  if (!is_ours(cursor.position, log.chain_at_cursor) || !is_ours(cursor.read, log.chain_at_cursor_read)) {
+    return MakeError(absl::StatusCode::kFailedPrecondition, "cursor_off_line",
+                     absl::StrCat("the unfinished snapshot is of LSN ", cursor.position.lsn, " to ", cursor.read.lsn,
+                                  " of term ", cursor.read.term, ", which is not on this line (",
+                                  FormatHistory(node.history), ", durable up to LSN ", log.durable_lsn, ")"));
+  }
+  const Lsn next = cursor.position.lsn + 1;
+  if (log.first_lsn <= next && log.damaged_lsn < next) return absl::OkStatus();
+  return MakeError(absl::StatusCode::kFailedPrecondition, "cursor_log_removed",
+                   absl::StrCat("the unfinished snapshot needs the log from LSN ", next, " on, which begins at LSN ",
+                                std::max(log.first_lsn, log.damaged_lsn + 1)));
 }
 
 absl::string_view DecisionName(Decision decision) {

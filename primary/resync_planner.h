@@ -8,15 +8,27 @@
 #include <optional>
 #include <string>
 
+#include "absl/status/status.h"
+#include "absl/strings/string_view.h"
+
 #include "common/types.h"
 #include "primary/node_view.h"
 #include "slots/slot_table.h"
+#include "store/snapshot_codec.h"
 
 namespace towline {
 
 inline constexpr uint32_t kPullProtocolVersion = 1;
 
 enum class Decision { kPartial, kFull, kRewind, kRefuse, kRetryAfter };
+
+// How far an unfinished snapshot of the asking side came.
+struct ResumeCursor {
+  uint64_t snapshot_id = 0;
+  Position position;  // of the stream
+  Position read;      // newest position that was read; position.lsn or behind it
+  SnapshotCursor at;
+};
 
 // The asking side, decoded from PullStart.
 struct ResumeRequest {
@@ -34,8 +46,10 @@ struct ResumeRequest {
   Lsn oldest_rewind_lsn = 0;      // 0 = none
   std::optional<Position> exact_from;
   Term promised_term = 0;
-  bool from_slot = false;  // consumer: go on behind the slot's confirmed LSN
-  bool temporary = false;  // the slot is made for the session
+  bool from_slot = false;           // consumer: go on behind the slot's confirmed LSN
+  bool temporary = false;           // the slot is made for the session
+  bool snapshot_requested = false;  // a replica that is to load a snapshot though the log would do
+  std::optional<ResumeCursor> cursor;
 };
 
 // The answering side.
@@ -45,7 +59,9 @@ struct LogFacts {
   uint64_t bytes_from_first = 0;             // bytes of the whole retained log
   std::optional<uint64_t> chain_at_request;  // our chain after request.lsn, if we hold that record
   std::optional<uint64_t> chain_at_exact_from;
-  Lsn damaged_lsn = 0;  // last record that is known to be unreadable; 0 = none
+  std::optional<uint64_t> chain_at_cursor;       // at the position of its stream
+  std::optional<uint64_t> chain_at_cursor_read;  // at the position that was read last
+  Lsn damaged_lsn = 0;                           // last record that is known to be unreadable; 0 = none
 };
 
 struct PlannerOptions {
@@ -71,6 +87,10 @@ struct Plan {
 // `slot` is the slot of that name, if there is one.
 Plan PlanResume(const ResumeRequest& request, const std::optional<slots::Slot>& slot, const NodeView& node,
                 const LogFacts& log, const PlannerOptions& options);
+
+// Whether an unfinished snapshot can go on here: its positions are on our line, and the log from the first one on is
+// whole. FAILED_PRECONDITION, reason cursor_off_line or cursor_log_removed, with the numbers. Requires request.cursor.
+absl::Status CheckCursor(const ResumeRequest& request, const NodeView& node, const LogFacts& log);
 
 // "partial", "full", "rewind", "refuse", "retry_after".
 absl::string_view DecisionName(Decision decision);

@@ -5,69 +5,24 @@
 #include "absl/strings/str_cat.h"
 
 #include "common/error.h"
-#include "common/history.h"
 #include "primary/pull_protocol.h"
 
 namespace towline {
-namespace {
 
-absl::Status PlanChanged(const Plan& plan) {
-  ErrorInfo info{"plan_changed",
-                 absl::StrCat("the decision is ", DecisionName(plan.decision), " (", plan.reason, "): ", plan.message),
-                 "ask with Pull again", plan.numbers};
-  info.metadata["decision"] = std::string(DecisionName(plan.decision));
-  info.metadata["plan_reason"] = plan.reason;
-  return MakeError(absl::StatusCode::kFailedPrecondition, std::move(info));
-}
-
-// The slot holds the log behind the applied position for the session.
-absl::StatusOr<slots::Session> HoldForSnapshot(SourceCore& core, const ResumeRequest& request,
-                                               const Resumption& resumption) TOWLINE_REQUIRES(core.resume_mutex) {
-  const Lsn applied = resumption.live->state().applied().lsn;
-  TOWLINE_ASSIGN_OR_RETURN(slots::Session session, core.TakeSlot(request, resumption, applied));
-  const absl::StatusOr<slots::Slot> slot =
-      core.slots.NewGeneration(request.slot, resumption.node.data_generation, applied, slots::SlotState::kBootstrapping,
-                               resumption.plan.reason, /*keep_session=*/true);
-  if (!slot.ok()) {
-    core.slots.EndSession(session.id);
-    return slot.status();
+SnapshotSessionImpl::SnapshotSessionImpl(SourceCore& core, Source source, std::function<void()> wake)
+    : core_(core), source_(std::move(source)), wake_(std::move(wake)), started_micros_(core.clock.MonotonicMicros()) {
+  encoder_.emplace(source_.snapshot->state, source_.snapshot->meta, kSnapshotChunkBytes, source_.cursor);
+  {
+    MutexLock lock(&mutex_);
+    send_.slot = source_.slot.slot;
+    send_.snapshot_id = source_.snapshot->id;
+    send_.lsn = source_.snapshot->meta.position.lsn;
+    send_.keys = source_.cursor.keys;
+    send_.bytes = source_.cursor.bytes;
+    send_.estimated_bytes = source_.snapshot->estimated_bytes;
+    send_.resumed = source_.cursor.sequence != 0;
   }
-  session.generation = slot->generation;
-  return session;
-}
-
-}  // namespace
-
-absl::StatusOr<std::unique_ptr<SnapshotSession>> SnapshotSessionImpl::Open(SourceCore& core,
-                                                                           const ResumeRequest& request) {
-  if (request.temporary) {
-    return MakeError(absl::StatusCode::kInvalidArgument, "invalid_start",
-                     "a temporary slot is gone before the log behind the snapshot is asked for",
-                     "load a snapshot with a slot that is not temporary");
-  }
-  if (!core.AcquireSnapshot()) {
-    return MakeError(absl::StatusCode::kResourceExhausted, "snapshot_limit",
-                     absl::StrCat(core.options.max_snapshot_sessions, " snapshots are being sent already"),
-                     "ask again later");
-  }
-  MutexLock lock(&core.resume_mutex);
-  Resumption resumption = core.Resume(request);
-  if (resumption.plan.decision != Decision::kFull) {
-    core.ReleaseSnapshot();
-    return PlanChanged(resumption.plan);
-  }
-  absl::StatusOr<slots::Session> session = HoldForSnapshot(core, request, resumption);
-  if (!session.ok()) {
-    core.ReleaseSnapshot();
-    return session.status();
-  }
-  return std::unique_ptr<SnapshotSession>(
-      new SnapshotSessionImpl(core, std::move(resumption), *std::move(session), core.clock.MonotonicMicros()));
-}
-
-SnapshotSessionImpl::SnapshotSessionImpl(SourceCore& core, Resumption resumption, slots::Session session,
-                                         int64_t started_micros)
-    : core_(core), resumption_(std::move(resumption)), session_(std::move(session)), started_micros_(started_micros) {
+  core_.CountSnapshotStream(source_.how);
   key_ = core_.Register(this);
 }
 
@@ -78,47 +33,52 @@ NextResult SnapshotSessionImpl::Next(v1::FetchSnapshotResponse* out) {
   {
     MutexLock lock(&mutex_);
     if (ended_) return NextResult::kEnd;
+    waits_ = phase_ == Phase::kChunks && !core_.snapshots.MaySend();
+    if (waits_) return NextResult::kWait;
   }
   if (phase_ == Phase::kOver) return NextResult::kEnd;
-  const absl::Status taken = phase_ == Phase::kHeader ? TakeHeader(out) : TakeChunk(out);
+  if (phase_ == Phase::kHeader) {
+    TakeHeader(out);
+    return NextResult::kMessage;
+  }
+  absl::Status taken = CheckSnapshot();
+  if (taken.ok()) taken = TakeChunk(out);
   if (taken.ok()) return NextResult::kMessage;
   End(taken);
   return NextResult::kEnd;
 }
 
-// The snapshot is taken after the slot holds the log from an earlier position, so nothing behind it can be missing.
-absl::Status SnapshotSessionImpl::TakeHeader(v1::FetchSnapshotResponse* out) {
-  StateStore& state = resumption_.live->state();
-  TOWLINE_ASSIGN_OR_RETURN(std::shared_ptr<const StateSnapshot> snapshot, state.Snapshot());
-  const Position position = snapshot->position();
-  TOWLINE_RETURN_IF_ERROR(core_.slots.RaiseConfirmed(session_.slot, session_.generation, position.lsn));
-  const StoreStats stats = state.store().Stats();
-  const NodeView node = core_.host.View();
-  SnapshotMeta meta;
-  meta.cluster_id = node.cluster_id;
-  meta.node_id = node.node_id;
-  meta.position = position;
-  meta.history = CutAt(node.history, position.lsn);
-  meta.created_unix_s = static_cast<uint64_t>(core_.clock.WallMicros()) / 1'000'000;
-  meta.estimated_keys = stats.estimated_keys;
+absl::Status SnapshotSessionImpl::CheckSnapshot() const {
+  if (!core_.snapshots.IsExpired(*source_.snapshot)) return absl::OkStatus();
+  const int64_t seconds = core_.snapshots.options().age_max_micros / 1'000'000;
+  return MakeError(absl::StatusCode::kUnavailable, "snapshot_expired",
+                   absl::StrCat("the snapshot of LSN ", source_.snapshot->meta.position.lsn, " is older than ", seconds,
+                                " s (bootstrap.max_snapshot_age)"),
+                   "ask again: the stream goes on from a newer one");
+}
 
+void SnapshotSessionImpl::TakeHeader(v1::FetchSnapshotResponse* out) {
+  const SharedSnapshot& snapshot = *source_.snapshot;
   v1::SnapshotHeader* header = out->mutable_header();
-  EncodePosition(meta.cluster_id, position, header->mutable_position());
-  EncodeHistory(meta.history, header->mutable_history());
-  header->set_slot_generation(session_.generation);
-  header->set_estimated_keys(stats.estimated_keys);
-  header->set_estimated_bytes(stats.disk_bytes);
-  header->set_reason(resumption_.plan.reason);
+  EncodePosition(snapshot.meta.cluster_id, source_.position, header->mutable_position());
+  EncodePosition(snapshot.meta.cluster_id, snapshot.meta.position, header->mutable_read_position());
+  EncodeHistory(source_.history, header->mutable_history());
+  header->set_slot_generation(source_.slot.generation);
+  header->set_estimated_keys(snapshot.meta.estimated_keys);
+  header->set_estimated_bytes(snapshot.estimated_bytes);
+  header->set_reason(source_.reason);
+  header->set_snapshot_id(snapshot.id);
+  header->set_resumed_sequence(source_.cursor.sequence);
   core_.logger.Log(LogLevel::kInfo, "snapshot_started",
-                   {{"node", session_.slot},
-                    {"reason", resumption_.plan.reason},
-                    {"lsn", position.lsn},
-                    {"estimated_keys", stats.estimated_keys},
-                    {"estimated_bytes", stats.disk_bytes}});
-  snapshot_lsn_ = position.lsn;
-  encoder_.emplace(std::move(snapshot), std::move(meta));
+                   {{"node", Name()},
+                    {"reason", source_.reason},
+                    {"how", source_.how},
+                    {"lsn", source_.position.lsn},
+                    {"read_lsn", snapshot.meta.position.lsn},
+                    {"resumed_bytes", source_.cursor.bytes},
+                    {"estimated_keys", snapshot.meta.estimated_keys},
+                    {"estimated_bytes", snapshot.estimated_bytes}});
   phase_ = Phase::kChunks;
-  return absl::OkStatus();
 }
 
 absl::Status SnapshotSessionImpl::TakeChunk(v1::FetchSnapshotResponse* out) {
@@ -128,6 +88,7 @@ absl::Status SnapshotSessionImpl::TakeChunk(v1::FetchSnapshotResponse* out) {
     return absl::OkStatus();
   }
   core_.CountSnapshotBytes(encoded->data.size());
+  core_.snapshots.Sent(encoded->data.size());
   v1::SnapshotChunk* chunk = out->mutable_chunk();
   chunk->set_sequence(encoded->sequence);
   chunk->set_first_key(std::move(encoded->first_key));
@@ -135,6 +96,10 @@ absl::Status SnapshotSessionImpl::TakeChunk(v1::FetchSnapshotResponse* out) {
   chunk->set_keys(encoded->keys);
   chunk->set_crc32c(encoded->crc32c);
   chunk->set_data(std::move(encoded->data));
+  chunk->set_snapshot_id(source_.snapshot->id);
+  MutexLock lock(&mutex_);
+  send_.keys = encoder_->keys();
+  send_.bytes = encoder_->bytes();
   return absl::OkStatus();
 }
 
@@ -143,16 +108,19 @@ void SnapshotSessionImpl::TakeEnd(v1::FetchSnapshotResponse* out) {
   end->set_keys(encoder_->keys());
   end->set_bytes(encoder_->bytes());
   end->set_chunks(encoder_->chunks());
-  end->set_digest(encoder_->digest().sum.Hex());
+  end->set_digest(encoder_->digest().Hex());
   phase_ = Phase::kOver;
+  const int64_t micros = core_.clock.MonotonicMicros() - started_micros_;
   core_.logger.Log(LogLevel::kInfo, "snapshot_sent",
-                   {{"node", session_.slot},
-                    {"lsn", snapshot_lsn_},
+                   {{"node", Name()},
+                    {"lsn", source_.position.lsn},
+                    {"read_lsn", source_.snapshot->meta.position.lsn},
                     {"keys", encoder_->keys()},
                     {"bytes", encoder_->bytes()},
+                    {"bytes_of_this_stream", encoder_->bytes() - source_.cursor.bytes},
                     {"chunks", encoder_->chunks()},
-                    {"seconds", (core_.clock.MonotonicMicros() - started_micros_) / 1'000'000}});
-  encoder_.reset();       // lets the store forget the snapshot
+                    {"ms", micros / 1000}});
+  core_.snapshots.Finished(encoder_->bytes() - source_.cursor.bytes, micros);
   End(absl::OkStatus());  // the owner may pull before the transport closes
 }
 
@@ -166,23 +134,48 @@ void SnapshotSessionImpl::End(const absl::Status& status) {
   if (ended_) return;
   ended_ = true;
   end_status_ = status;
-  core_.slots.EndSession(session_.id);
+  if (source_.slot.id != 0) core_.slots.EndSession(source_.slot.id);
+  if (waits_) wake_();
   if (status.ok()) return;
   core_.logger.Log(LogLevel::kWarning, "snapshot_ended",
-                   {{"node", session_.slot}, {"reason", GetErrorInfo(status).reason}, {"error", status.message()}});
+                   {{"node", Name()}, {"reason", GetErrorInfo(status).reason}, {"error", status.message()}});
+}
+
+void SnapshotSessionImpl::OnTick(const TickView&) {
+  MutexLock lock(&mutex_);
+  if (waits_ && !ended_) wake_();
 }
 
 void SnapshotSessionImpl::OnRetention() {
-  if (core_.slots.HasSession(session_.id)) return;
-  End(MakeError(absl::StatusCode::kAborted, "slot_dropped", absl::StrCat("slot ", session_.slot, " is gone")));
+  if (source_.slot.id == 0 || core_.slots.HasSession(source_.slot.id)) return;
+  End(MakeError(absl::StatusCode::kAborted, "slot_dropped", absl::StrCat("slot ", source_.slot.slot, " is gone")));
+}
+
+void SnapshotSessionImpl::OnInvalidated(const std::string& slot) {
+  if (source_.slot.id == 0 || slot != source_.slot.slot) return;
+  End(MakeError(absl::StatusCode::kAborted, "snapshot_outrun",
+                absl::StrCat("the log behind LSN ", source_.position.lsn, " grew beyond the limits of slot ", slot,
+                             " before the snapshot was through"),
+                "raise slots.max_retained_bytes or bootstrap.rate_limit, or write less until it is through"));
 }
 
 bool SnapshotSessionImpl::Describe(PeerStatus* status) const {
   MutexLock lock(&mutex_);
-  if (ended_) return false;
-  status->slot = session_.slot;
+  if (ended_ || source_.slot.id == 0) return false;
+  status->slot = source_.slot.slot;
   status->state = "bootstrapping";
   status->connected = true;
+  return true;
+}
+
+bool SnapshotSessionImpl::DescribeSnapshot(SnapshotSend* send) const {
+  MutexLock lock(&mutex_);
+  if (ended_) return false;
+  *send = send_;
+  send->elapsed_seconds = static_cast<double>(core_.clock.MonotonicMicros() - started_micros_) / 1e6;
+  if (send->elapsed_seconds > 0) {
+    send->bytes_per_second = static_cast<double>(send->bytes - source_.cursor.bytes) / send->elapsed_seconds;
+  }
   return true;
 }
 
@@ -195,10 +188,10 @@ void SnapshotSessionImpl::Close() {
     ended_ = true;
   }
   core_.Unregister(key_);
-  core_.slots.EndSession(session_.id);
-  core_.ReleaseSnapshot();
-  encoder_.reset();
-  resumption_.live.reset();
+  if (source_.slot.id != 0) core_.slots.EndSession(source_.slot.id);
+  core_.snapshots.Leave();
+  encoder_.reset();  // before the snapshot and the store that it reads
+  source_.snapshot.reset();
 }
 
 }  // namespace towline

@@ -32,6 +32,10 @@ LogFacts LookAtLog(wal::Spool& spool, const ResumeRequest& request, const std::o
   if (request.exact_from.has_value() && request.exact_from->lsn <= log.durable_lsn) {
     log.chain_at_exact_from = ChainAt(spool, request.exact_from->lsn);
   }
+  if (request.cursor.has_value() && request.cursor->read.lsn <= log.durable_lsn) {
+    log.chain_at_cursor = ChainAt(spool, request.cursor->position.lsn);
+    log.chain_at_cursor_read = ChainAt(spool, request.cursor->read.lsn);
+  }
   return log;
 }
 
@@ -134,18 +138,6 @@ slots::LogView SourceCore::LimitsView(LogAndState& live) const {
   log.bytes_behind = [&live](Lsn lsn) { return live.spool().BytesBehind(lsn); };
   log.kept_bytes = options.wal_keep_bytes;
   return log;
-}
-
-bool SourceCore::AcquireSnapshot() {
-  MutexLock lock(&mutex_);
-  if (snapshots_ >= options.max_snapshot_sessions) return false;
-  ++snapshots_;
-  return true;
-}
-
-void SourceCore::ReleaseSnapshot() {
-  MutexLock lock(&mutex_);
-  --snapshots_;
 }
 
 void SourceCore::MarkDamaged(LogAndState& live, Lsn lsn) {
@@ -263,6 +255,11 @@ void SourceCore::CountRecordBytes(uint64_t bytes) {
 void SourceCore::CountSnapshotBytes(uint64_t bytes) {
   MutexLock lock(&mutex_);
   counters_.snapshot_bytes_sent += bytes;
+}
+
+void SourceCore::CountSnapshotStream(const std::string& how) {
+  MutexLock lock(&mutex_);
+  ++counters_.snapshot_streams[how];
 }
 
 ResyncCounters SourceCore::counters() const {

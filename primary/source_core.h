@@ -17,10 +17,12 @@
 #include "common/clock.h"
 #include "common/logger.h"
 #include "common/mutex.h"
+#include "common/rng.h"
 #include "primary/heartbeat_log.h"
 #include "primary/node_view.h"
 #include "primary/replication_source.h"
 #include "primary/resync_planner.h"
+#include "primary/snapshot_pool.h"
 #include "slots/slot_table.h"
 
 namespace towline {
@@ -52,7 +54,7 @@ class ServedSession {
   // Called from Tick, under resume_mutex, before pruning: holds no more of the log than it needs.
   virtual void OnRetention() = 0;
 
-  // Its slot, if it is `slot`, was invalidated: it must hold nothing of the log.
+  // Its slot, if it is `slot`, was invalidated: it must hold nothing of the log. A snapshot ends.
   virtual void OnInvalidated(const std::string& slot) = 0;
 
   // True if it streams on `slot`; it then holds the log that it has not sent.
@@ -60,6 +62,9 @@ class ServedSession {
 
   // Fills the row of its slot, and its name; false if it has none.
   virtual bool Describe(PeerStatus* status) const = 0;
+
+  // Fills a row of the snapshots that are sent; false if it sends none.
+  virtual bool DescribeSnapshot(SnapshotSend* send) const = 0;
 };
 
 // What was known when a plan was made.
@@ -78,13 +83,14 @@ void RefuseInUse(const absl::Status& status, Plan* plan);
 // are below all of them.
 class SourceCore {
  public:
-  SourceCore(SourceHost& source_host, slots::SlotTable& slot_table, Clock& source_clock, Logger& source_logger,
-             SourceOptions source_options)
+  SourceCore(SourceHost& source_host, slots::SlotTable& slot_table, Clock& source_clock, Rng& source_rng,
+             Logger& source_logger, SourceOptions source_options)
       : host(source_host),
         slots(slot_table),
         clock(source_clock),
         logger(source_logger),
-        options(std::move(source_options)) {}
+        options(std::move(source_options)),
+        snapshots(source_clock, source_rng, options.snapshots) {}
 
   // Plans without any effect.
   Resumption Resume(const ResumeRequest& request) const;
@@ -109,10 +115,6 @@ class SourceCore {
   // The log as the limits of slots see it. `live` must outlive what is returned.
   slots::LogView LimitsView(LogAndState& live) const;
 
-  // Room for one more snapshot.
-  bool AcquireSnapshot() TOWLINE_EXCLUDES(mutex_);
-  void ReleaseSnapshot() TOWLINE_EXCLUDES(mutex_);
-
   // A record of the log could not be read: whoever needs it takes a snapshot, until the spool says that it is whole
   // again or, if the spool cannot place the damage, until the restart.
   void MarkDamaged(LogAndState& live, Lsn lsn) TOWLINE_EXCLUDES(mutex_);
@@ -131,6 +133,7 @@ class SourceCore {
   void CountRefusedRequest(const std::string& reason) TOWLINE_EXCLUDES(mutex_);
   void CountRecordBytes(uint64_t bytes) TOWLINE_EXCLUDES(mutex_);
   void CountSnapshotBytes(uint64_t bytes) TOWLINE_EXCLUDES(mutex_);
+  void CountSnapshotStream(const std::string& how) TOWLINE_EXCLUDES(mutex_);
   ResyncCounters counters() const TOWLINE_EXCLUDES(mutex_);
 
   // --- The path to the primary ---
@@ -151,6 +154,7 @@ class SourceCore {
   Clock& clock;
   Logger& logger;
   const SourceOptions options;
+  SnapshotPool snapshots;
 
   // Orders the start of sessions with pruning: held from the look at the log until slot and pin hold it.
   Mutex resume_mutex;
@@ -166,7 +170,6 @@ class SourceCore {
   std::map<uint64_t, ServedSession*> sessions_ TOWLINE_GUARDED_BY(sessions_mutex_);  // in the order of arrival
 
   mutable Mutex mutex_;
-  int snapshots_ TOWLINE_GUARDED_BY(mutex_) = 0;
   ResyncCounters counters_ TOWLINE_GUARDED_BY(mutex_);
   std::map<std::string, std::string> refusals_ TOWLINE_GUARDED_BY(mutex_);  // slot -> the last one that was counted
   std::map<std::string, uint64_t> counted_ TOWLINE_GUARDED_BY(mutex_);      // slot -> generation: see IsCounted

@@ -24,10 +24,14 @@ namespace towline {
 
 class ReplicationSourceImpl final : public ReplicationSource {
  public:
-  ReplicationSourceImpl(SourceHost& host, slots::SlotTable& slots, Clock& clock, Logger& logger, SourceOptions options);
+  ReplicationSourceImpl(SourceHost& host, slots::SlotTable& slots, Clock& clock, Rng& rng, Logger& logger,
+                        SourceOptions options);
 
   std::unique_ptr<PullSession> NewPullSession(std::function<void()> wake) override;
-  absl::StatusOr<std::unique_ptr<SnapshotSession>> NewSnapshotSession(const v1::FetchSnapshotRequest& request) override;
+  absl::StatusOr<std::unique_ptr<SnapshotSession>> NewSnapshotSession(const v1::FetchSnapshotRequest& request,
+                                                                      std::function<void()> wake) override;
+  absl::StatusOr<std::unique_ptr<SnapshotSession>> NewSaveSession(const v1::SaveSnapshotRequest& request,
+                                                                  std::function<void()> wake) override;
   absl::StatusOr<v1::PullStarted> Explain(const v1::PullStart& start, uint64_t* bytes_to_ship) override;
   absl::StatusOr<v1::PullStart> StartOfSlotOwner(const std::string& name) override;
   absl::StatusOr<slots::Slot> DropSlot(const std::string& name, bool force) override;
@@ -39,6 +43,7 @@ class ReplicationSourceImpl final : public ReplicationSource {
   Forecast ForecastSlots(const ForecastWhatIf& what_if) const override;
   Forecast ForecastNode() const override;
   ResyncCounters Counters() const override;
+  SnapshotsStatus Snapshots() const override;
   void EndSessions(const absl::Status& status) override;
 
  private:

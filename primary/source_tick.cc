@@ -22,6 +22,7 @@ absl::Status ReplicationSourceImpl::Tick() {
   absl::Status status;
   if (now >= next_retention_micros_) {
     next_retention_micros_ = now + core_.options.slots_persist_micros;
+    core_.snapshots.Tick();
     status = core_.slots.SaveIfDirty();
     if (status.ok() && live != nullptr) status = Retain(*live, now);
   } else if (live != nullptr) {

@@ -1,9 +1,4 @@
-// Loading a snapshot as a new generation.
-//
-// Beside the live generation, which stays as it is and serves reads until the switch:
-// header -> checks, new generation's store -> chunks -> totals and digest -> own records that the source does not have
-// go to quarantine -> new log behind the snapshot's position -> one control write -> live. Whatever fails before that
-// write leaves the old state; the partial generation is removed, and the load starts over.
+// One stream of a snapshot: its header, chunks and end go to the staged install.
 
 #ifndef TOWLINE_REPLICA_BOOTSTRAP_H_
 #define TOWLINE_REPLICA_BOOTSTRAP_H_
@@ -14,11 +9,10 @@
 
 #include "absl/status/status.h"
 
-#include "replica/quarantine.h"
 #include "replica/replica_controller.h"
 #include "replica/stage_result.h"
+#include "replica/staged_install.h"
 #include "replica/upstream.h"
-#include "store/snapshot_codec.h"
 #include "towline/v1/replication_service.pb.h"
 
 namespace towline {
@@ -26,55 +20,43 @@ namespace towline {
 // Threads: one thread.
 class Bootstrap {
  public:
-  // `stream` answers a FetchSnapshot whose Pull was answered `started`, with decision FULL. `options` and `host` must
-  // outlive it.
-  Bootstrap(ReplicaHost& host, const ReplicaOptions& options, SnapshotStream& stream, const v1::PullStarted& started);
+  // `stream` answers a FetchSnapshot whose Pull was answered `started`, with decision FULL. `*staged` is what there is
+  // already, or null; a header that begins anew replaces it. The references must outlive it.
+  Bootstrap(ReplicaHost& host, const ReplicaOptions& options, SnapshotStream& stream, const v1::PullStarted& started,
+            std::unique_ptr<StagedInstall>* staged);
 
-  // Removes what was loaded, unless it went live or may have.
-  ~Bootstrap();
-
-  // A bounded piece of work; waits for at most a quarter of a second. kDone: the new generation is live.
+  // A bounded piece of work; waits for at most a quarter of a second. kDone: the snapshot is loaded.
   StageResult Step();
 
   // Whether the snapshot was accepted and its data is being loaded.
-  bool loading() const { return phase_ != Phase::kHeader; }
-
-  const BootstrapProgress& progress() const { return progress_; }
+  bool loading() const { return phase_ == Phase::kChunks; }
+  // Whether the header made what was there of no use.
+  bool restarted() const { return restarted_; }
+  uint64_t given_up_bytes() const { return given_up_bytes_; }  // that had been received of it
 
  private:
-  enum class Phase { kHeader, kChunks, kQuarantine, kSwitch };
+  enum class Phase { kHeader, kChunks, kOver };
 
-  StageResult Receive();
   StageResult Take(v1::FetchSnapshotResponse& message);
   StageResult TakeHeader(const v1::SnapshotHeader& header);
-  absl::Status ReadHeader(const v1::SnapshotHeader& header);
-  absl::Status CheckSource() const;
+  absl::Status ReadHeader(const v1::SnapshotHeader& header, InstallRecord* record) const;
+  absl::Status GiveUpStaged();
+  absl::Status CheckSource(const SnapshotMeta& meta) const;
   absl::Status CheckSpace(uint64_t estimated_bytes) const;
-  absl::Status StartGeneration();
   absl::Status TakeChunk(v1::SnapshotChunk& chunk);
-  absl::Status TakeEnd(const v1::SnapshotEnd& end);
-  void StartQuarantine();
-  StageResult ContinueQuarantine();
-  StageResult Switch();
-  Lsn CommonLsn() const;
   StageResult Failed(absl::Status status) const;
 
   ReplicaHost& host_;
   const ReplicaOptions& options_;
   SnapshotStream& stream_;
   const v1::PullStarted started_;
-  const std::shared_ptr<Generation> old_;  // may be null
+  std::unique_ptr<StagedInstall>* const staged_;
 
   Phase phase_ = Phase::kHeader;
-  uint64_t number_ = 0;  // of the new generation; 0 = nothing was created yet
-  bool keep_files_ = false;
-  ClusterId cluster_id_;
-  History history_;
-  Position position_;
-  uint64_t chunks_ = 0;
-  std::unique_ptr<SnapshotInstaller> installer_;
-  std::unique_ptr<RecordQuarantine> quarantine_;
-  BootstrapProgress progress_;
+  uint64_t snapshot_id_ = 0;
+  bool restarted_ = false;
+  uint64_t given_up_bytes_ = 0;
+  v1::FetchSnapshotResponse message_;
   int64_t last_message_micros_;
 };
 

@@ -82,13 +82,17 @@ StepResult Controller::RunPhase() {
     case Phase::kStart:
       return Follow(Start());
     case Phase::kConnect:
-      return Follow(Connect());
+      if (staged_ == nullptr || !staged_->loaded() || ReplaysStaged()) return Follow(Connect());
+      phase_ = Phase::kInstall;
+      return StepResult::Again();
     case Phase::kHandshake:
       return Handshake();
     case Phase::kStream:
       return Follow(Stream());
     case Phase::kBootstrap:
       return Follow(Load());
+    case Phase::kInstall:
+      return Follow(Install());
     case Phase::kPause: {
       const int64_t left = resume_at_micros_ - Now();
       if (left > 0) return StepResult::WaitFor(left);
@@ -107,8 +111,11 @@ StageResult Controller::Start() {
   }
   absl::Status settled = host_.control().Settle();
   if (!settled.ok()) return StageResult::Fatal(std::move(settled));
+  absl::StatusOr<std::unique_ptr<StagedInstall>> staged = StagedInstall::Find(host_);
+  if (!staged.ok()) return StageResult::Fatal(std::move(staged).status());
+  staged_ = *std::move(staged);
   RemoveLeftovers();
-  phase_ = Phase::kConnect;
+  phase_ = staged_ != nullptr && staged_->loaded() ? Phase::kInstall : Phase::kConnect;
   return StageResult::GoOn();
 }
 
@@ -116,7 +123,9 @@ StageResult Controller::Start() {
 // generation that an older control names must stay until then.
 void Controller::RemoveLeftovers() {
   const uint64_t live = host_.control().Get().generation;
-  const absl::Status removed = RemoveOtherGenerations(host_.environment(), live, retired_.numbers());
+  std::vector<uint64_t> held = retired_.numbers();
+  if (staged_ != nullptr) held.push_back(staged_->number());
+  const absl::Status removed = RemoveOtherGenerations(host_.environment(), live, held);
   if (!removed.ok()) logger().Log(LogLevel::kWarning, "leftovers_not_removed", {{"status", removed.ToString()}});
 }
 
@@ -126,7 +135,14 @@ StageResult Controller::Connect() {
     absl::Status saved = SaveRecoveredHistory(host_.control(), *live);
     if (!saved.ok()) return StageResult::Fatal(std::move(saved));
   }
-  start_ = MakePullStart(host_.control().Get(), live.get(), options_);
+  if (bootstrap_requested_.exchange(false)) requested_ = true;
+  if (ReplaysStaged()) {
+    start_ = MakePullStart(staged_->control(), staged_->generation().get(), options_);
+  } else {
+    start_ = MakePullStart(host_.control().Get(), live.get(), options_);
+    if (staged_ != nullptr && !staged_->FillCursor(start_.mutable_snapshot_cursor())) start_.clear_snapshot_cursor();
+    start_.set_snapshot_requested(requested_ || (staged_ != nullptr && staged_->record().reason == "requested"));
+  }
   pull_ = upstream_.OpenPull();
   SetInterrupt([stream = pull_.get()] { stream->Cancel(); });
   v1::PullRequest request;
@@ -184,7 +200,7 @@ StepResult Controller::Decided(const v1::PullStarted& started) {
     case v1::RESUME_DECISION_PARTIAL:
       return Follow(StartStream(started));
     case v1::RESUME_DECISION_FULL:
-      return Follow(StartBootstrap(started));
+      return Follow(ReplaysStaged() || after_full_ ? Outrun(started) : StartBootstrap(started));
     case v1::RESUME_DECISION_RETRY_AFTER:
       CloseStreams();
       return Pause("retry_after", std::max(asked_micros, reconnect_backoff_.Next()));
@@ -231,6 +247,13 @@ StageResult Controller::CheckUpstream(const v1::PullStarted& started) const {
 StageResult Controller::StartStream(const v1::PullStarted& started) {
   StageResult checked = CheckUpstream(started);
   if (checked.kind != StageResult::Kind::kGoOn) return checked;
+  if (ReplaysStaged()) {
+    stage_ = std::make_unique<PullStage>(host_, options_, *pull_,
+                                         PullTarget{staged_->generation(), staged_->control().history, false}, started);
+    phase_ = Phase::kStream;
+    return StageResult::GoOn();
+  }
+  DropStaged("the log will do");
   std::shared_ptr<Generation> live = host_.LiveGeneration();
   if (live == nullptr) {
     StageResult attached = FirstAttach(started);
@@ -243,7 +266,9 @@ StageResult Controller::StartStream(const v1::PullStarted& started) {
         absl::StatusCode::kDataLoss, "lsn_gap",
         absl::StrCat("the upstream would send from LSN ", started.from_lsn(), " on, this node needs ", next)));
   }
-  stage_ = std::make_unique<PullStage>(host_, options_, *pull_, std::move(live), started);
+  History history = host_.control().Get().history;
+  stage_ =
+      std::make_unique<PullStage>(host_, options_, *pull_, PullTarget{std::move(live), std::move(history)}, started);
   counted_ = false;
   phase_ = Phase::kStream;
   return StageResult::GoOn();
@@ -257,62 +282,32 @@ StageResult Controller::FirstAttach(const v1::PullStarted& started) {
         Unusable("generation_missing", absl::StrCat("control names generation ", generation, ", which is not open")));
   }
   RemoveLeftovers();
-  return SwitchToGeneration(host_, {generation + 1, started.cluster_id(), {}, {}});
-}
-
-StageResult Controller::StartBootstrap(const v1::PullStarted& started) {
-  StageResult checked = CheckUpstream(started);
-  if (checked.kind != StageResult::Kind::kGoOn) return checked;
-  CloseStreams();
-  RemoveLeftovers();
-  if (Failpoint("replica_remove_early")) (void)RemoveOtherGenerations(host_.environment(), 0);
-  v1::FetchSnapshotRequest request;
-  *request.mutable_start() = start_;
-  snapshot_ = upstream_.OpenSnapshot(request);
-  SetInterrupt([stream = snapshot_.get()] { stream->Cancel(); });
-  bootstrap_ = std::make_unique<Bootstrap>(host_, options_, *snapshot_, started);
-  phase_ = Phase::kBootstrap;
-  return StageResult::GoOn();
+  return SwitchToGeneration(host_, {generation + 1, started.cluster_id(), {}, {}, {}, nullptr});
 }
 
 StageResult Controller::Stream() {
   StageResult result = stage_->Step();
   const PullProgress& progress = stage_->progress();
-  if (progress.acked && !counted_) {
+  if (ReplaysStaged()) {
+    staged_->SetHistory(stage_->history());
+    if (result.kind == StageResult::Kind::kGoOn && staged_->exact()) {
+      CloseStreams();
+      phase_ = Phase::kInstall;
+      return result;
+    }
+  } else if (progress.acked && !counted_) {
     counted_ = true;
     if (!std::exchange(after_full_, false)) ++partial_resyncs_;
+    bootstrap_failures_ = 0;
+    bootstrap_mark_ = 0;
+  }
+  if (bootstrap_requested_.load() && !ReplaysStaged() && result.kind == StageResult::Kind::kGoOn) {
+    return StageResult::Done();  // connects again, and asks for it
   }
   if (progress.appended || progress.complete) {
     bad_resets_ = 0;
     ClearHalt();
     reconnect_backoff_.Reset();
-  }
-  return result;
-}
-
-StageResult Controller::Load() {
-  const std::shared_ptr<Generation> old = host_.LiveGeneration();
-  StageResult result = bootstrap_->Step();
-  if (bootstrap_->loading()) ClearHalt();
-  if (result.kind == StageResult::Kind::kDone) {
-    if (old != nullptr) retired_.Add(old);
-    ++full_resyncs_;
-    after_full_ = true;
-    bootstrap_failures_ = 0;
-    reconnect_backoff_.Reset();
-  } else if (result.kind != StageResult::Kind::kGoOn) {
-    ++bootstrap_failures_;
-    const BootstrapProgress& progress = bootstrap_->progress();
-    logger().Log(LogLevel::kWarning, "bootstrap_failed",
-                 {{"reason", GetErrorInfo(result.status).reason},
-                  {"message", result.status.message()},
-                  {"resync_reason", progress.reason},
-                  {"keys", progress.keys},
-                  {"bytes", progress.bytes},
-                  {"failures", bootstrap_failures_}});
-    if (result.kind == StageResult::Kind::kReconnect && bootstrap_failures_ >= kFailuresMax) {
-      result.kind = StageResult::Kind::kHalt;
-    }
   }
   return result;
 }
@@ -327,6 +322,10 @@ StepResult Controller::Follow(const StageResult& result) {
       return StepResult::Again();
     case StageResult::Kind::kReconnect:
       return Reset(result.status);
+    case StageResult::Kind::kRetryAfter:
+      Say(result.status.message());
+      CloseStreams();
+      return Pause("retry_after", std::max(result.pause_micros, reconnect_backoff_.Next()));
     case StageResult::Kind::kBadFrames:
       return ResetBadFrames(result.status);
     case StageResult::Kind::kHalt:
@@ -420,6 +419,13 @@ void Controller::CloseStreams() {
   }
 }
 
+bool Controller::RequestBootstrap() {
+  MutexLock lock(&mutex_);
+  if (view_.bootstrap.has_value()) return false;
+  bootstrap_requested_.store(true);
+  return true;
+}
+
 void Controller::Shutdown() {
   stopping_.store(true);
   MutexLock lock(&mutex_);
@@ -438,8 +444,9 @@ void Controller::Say(absl::string_view message) {
 
 std::string Controller::StateName() const {
   if (!halt_reason_.empty()) return "halted";
-  if (phase_ == Phase::kBootstrap) return "bootstrapping";
-  if (phase_ != Phase::kStream) return "disconnected";
+  if (phase_ == Phase::kBootstrap || phase_ == Phase::kInstall) return "bootstrapping";
+  if (phase_ != Phase::kStream) return staged_ != nullptr ? "bootstrapping" : "disconnected";
+  if (ReplaysStaged()) return "bootstrapping";
   if (stage_->progress().stalled) return "stalled";
   return stage_->progress().caught_up ? "streaming" : "catching_up";
 }
@@ -449,6 +456,7 @@ std::string Controller::UpstreamStateName() const {
     case Phase::kStream:
       return "streaming";
     case Phase::kBootstrap:
+    case Phase::kInstall:
       return "bootstrapping";
     case Phase::kPause:
       return paused_state_;
@@ -460,20 +468,26 @@ std::string Controller::UpstreamStateName() const {
 }
 
 void Controller::Publish() {
+  MeasureBootstrap();
+  std::optional<BootstrapProgress> bootstrap = DescribeBootstrap();
   MutexLock lock(&mutex_);
   view_.state = StateName();
   view_.upstream_state = UpstreamStateName();
   view_.halt_reason = halt_reason_;
   view_.partial_resyncs = partial_resyncs_;
   view_.full_resyncs = full_resyncs_;
+  view_.bootstrap_resumes = bootstrap_resumes_;
+  view_.bootstrap_restarts = bootstrap_restarts_;
+  view_.bootstrap_bytes = bootstrap_bytes_;
+  view_.bootstrap_bytes_again = bootstrap_bytes_again_;
+  view_.bootstrap_seconds = bootstrap_seconds_;
   if (stage_ != nullptr) {
     const PullProgress& progress = stage_->progress();
     view_.upstream_durable_lsn = progress.upstream_durable_lsn;
     view_.upstream_committed_lsn = std::max(view_.upstream_committed_lsn, progress.upstream_committed_lsn);
     view_.heartbeat_sequence = progress.heartbeat_sequence;
   }
-  view_.bootstrap.reset();
-  if (bootstrap_ != nullptr) view_.bootstrap = bootstrap_->progress();
+  view_.bootstrap = std::move(bootstrap);
 }
 
 ReplicaStatusView Controller::Status() const {

@@ -17,8 +17,10 @@
 #include "replica/bootstrap.h"
 #include "replica/generation_files.h"
 #include "replica/pull_stage.h"
+#include "replica/rate_window.h"
 #include "replica/replica_controller.h"
 #include "replica/stage_result.h"
+#include "replica/staged_install.h"
 #include "replica/upstream.h"
 #include "towline/v1/replication_service.pb.h"
 
@@ -31,14 +33,16 @@ class Controller : public ReplicaController {
 
   StepResult Step() override;
   ReplicaStatusView Status() const override TOWLINE_EXCLUDES(mutex_);
+  bool RequestBootstrap() override TOWLINE_EXCLUDES(mutex_);
   void Shutdown() override TOWLINE_EXCLUDES(mutex_);
 
  private:
-  enum class Phase { kStart, kConnect, kHandshake, kStream, kBootstrap, kPause, kStopped };
+  enum class Phase { kStart, kConnect, kHandshake, kStream, kBootstrap, kInstall, kPause, kStopped };
 
   StepResult RunPhase();
   StageResult Start();
   void RemoveLeftovers();
+  bool ReplaysStaged() const { return staged_ != nullptr && staged_->needs_log(); }
   StageResult Connect();
   StepResult Handshake();
   StepResult Decided(const v1::PullStarted& started);
@@ -46,9 +50,17 @@ class Controller : public ReplicaController {
   absl::Status TakePath(const v1::PullStarted& started);
   StageResult StartStream(const v1::PullStarted& started);
   StageResult FirstAttach(const v1::PullStarted& started);
-  StageResult StartBootstrap(const v1::PullStarted& started);
   StageResult Stream();
+
+  // --- controller_bootstrap.cc ---
+  StageResult StartBootstrap(const v1::PullStarted& started);
   StageResult Load();
+  StageResult Install();
+  StageResult LoadFailed(StageResult result);
+  StageResult Outrun(const v1::PullStarted& started);
+  void DropStaged(absl::string_view why);
+  void MeasureBootstrap();
+  std::optional<BootstrapProgress> DescribeBootstrap() const;
 
   // What follows a stage that is over.
   StepResult Follow(const StageResult& result);
@@ -79,6 +91,7 @@ class Controller : public ReplicaController {
   std::unique_ptr<PullStage> stage_;
   std::unique_ptr<SnapshotStream> snapshot_;
   std::unique_ptr<Bootstrap> bootstrap_;
+  std::unique_ptr<StagedInstall> staged_;  // a new generation in the making; outlives streams
   RetiredGenerations retired_;
   Backoff reconnect_backoff_;
   Backoff halted_backoff_;
@@ -88,13 +101,25 @@ class Controller : public ReplicaController {
   std::string halt_reason_;       // empty = not halted
   Lsn bad_lsn_ = 0;               // end of our log at the last reset for bad frames
   int bad_resets_ = 0;            // in a row there
-  int bootstrap_failures_ = 0;    // in a row
-  bool counted_ = false;          // this stream's resync
-  bool after_full_ = false;       // the next stream continues a full resync
+  int bootstrap_failures_ = 0;    // in a row, without a byte of progress between them
+  uint64_t bootstrap_mark_ = 0;   // bytes that the load had at the last failure
+  bool requested_ = false;        // an operator wants a full resync
+  RateWindow bootstrap_rate_;
+  uint64_t received_of_ = 0;      // the staged install that was looked at last; 0 = none
+  uint64_t received_before_ = 0;  // of it, at the last look
+  uint64_t resumes_before_ = 0;
+  uint64_t bootstrap_resumes_ = 0;
+  uint64_t bootstrap_restarts_ = 0;
+  uint64_t bootstrap_bytes_ = 0;
+  uint64_t bootstrap_bytes_again_ = 0;
+  double bootstrap_seconds_ = 0;
+  bool counted_ = false;     // this stream's resync
+  bool after_full_ = false;  // the next stream continues a full resync
   uint64_t partial_resyncs_ = 0;
   uint64_t full_resyncs_ = 0;
 
   std::atomic<bool> stopping_{false};
+  std::atomic<bool> bootstrap_requested_{false};  // not yet seen by the loop
   mutable Mutex mutex_;
   std::function<void()> interrupt_ TOWLINE_GUARDED_BY(mutex_);  // makes the present stream's Read return; may be null
   ReplicaStatusView view_ TOWLINE_GUARDED_BY(mutex_);

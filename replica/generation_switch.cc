@@ -12,36 +12,44 @@
 namespace towline {
 namespace {
 
-void Fill(const NewGeneration& next, Control* control) {
+void Fill(const NewGeneration& next, Lsn watermark, Control* control) {
   control->cluster_id = next.cluster_id;
   control->history = next.history;
   control->generation = next.number;
   control->base = next.base;
-  control->exact_from = next.base;
-  control->watermark = next.base.lsn;
+  control->exact_from = next.exact_from;
+  control->watermark = watermark;
+}
+
+// A new log behind a state that is exactly at its base.
+absl::StatusOr<std::shared_ptr<Generation>> OpenNew(ReplicaHost& host, const NewGeneration& next) {
+  Control control = host.control().Get();
+  Fill(next, next.base.lsn, &control);
+  TOWLINE_ASSIGN_OR_RETURN(std::shared_ptr<Generation> opened,
+                           Generation::Open(host.environment(), control, {}, 0, nullptr));
+  const Position state = opened->state().applied();
+  if (state == next.base) return opened;
+  return MakeError(
+      absl::StatusCode::kDataLoss, "state_mismatch",
+      absl::StrCat("the new state stands at LSN ", state.lsn, ", the snapshot's position is ", next.base.lsn));
 }
 
 }  // namespace
 
 StageResult SwitchToGeneration(ReplicaHost& host, const NewGeneration& next) {
   const GenerationEnvironment& env = host.environment();
-  Control control = host.control().Get();
-  const uint64_t old_number = control.generation;
-  Fill(next, &control);
-  absl::StatusOr<std::unique_ptr<Generation>> opened = Generation::Open(env, control, {}, 0, nullptr);
-  if (!opened.ok()) {
-    return absl::IsResourceExhausted(opened.status()) ? StageResult::Halt(std::move(opened).status())
-                                                      : StageResult::Reconnect(std::move(opened).status());
-  }
-  const Position state = (*opened)->state().applied();
-  if (state != next.base) {
-    return StageResult::Reconnect(MakeError(
-        absl::StatusCode::kDataLoss, "state_mismatch",
-        absl::StrCat("the new state stands at LSN ", state.lsn, ", the snapshot's position is ", next.base.lsn)));
+  const uint64_t old_number = host.control().Get().generation;
+  std::shared_ptr<Generation> opened = next.opened;
+  if (opened == nullptr) {
+    absl::StatusOr<std::shared_ptr<Generation>> made = OpenNew(host, next);
+    if (absl::IsResourceExhausted(made.status())) return StageResult::Halt(made.status());
+    if (!made.ok()) return StageResult::Reconnect(made.status());
+    opened = *std::move(made);
   }
 
   const bool both = !Failpoint("replica_switch_once");
-  absl::Status saved = host.control().Update(both, [&](Control& present) { Fill(next, &present); });
+  absl::Status saved =
+      host.control().Update(both, [&](Control& present) { Fill(next, opened->spool().end().lsn, &present); });
   if (absl::IsInvalidArgument(saved)) return StageResult::Reconnect(std::move(saved));  // nothing was written
   if (!saved.ok()) return StageResult::Fatal(Annotate(saved, "writing control for a new generation"));
   env.logger.Log(LogLevel::kInfo, "generation_switched",
@@ -50,7 +58,7 @@ StageResult SwitchToGeneration(ReplicaHost& host, const NewGeneration& next) {
                   {"cluster_id", next.cluster_id},
                   {"base_lsn", next.base.lsn},
                   {"history", FormatHistory(next.history)}});
-  host.SwitchGeneration(std::shared_ptr<Generation>(*std::move(opened)));
+  host.SwitchGeneration(std::move(opened));
   return StageResult::Done();
 }
 

@@ -5,6 +5,7 @@
 #define TOWLINE_REPLICA_GENERATION_SWITCH_H_
 
 #include <cstdint>
+#include <memory>
 #include <string>
 
 #include "common/types.h"
@@ -16,13 +17,15 @@ namespace towline {
 struct NewGeneration {
   uint64_t number = 0;
   ClusterId cluster_id;
-  History history;  // up to base
-  Position base;    // of its state; the log begins behind it
+  History history;                     // up to base
+  Position base;                       // the log begins behind it
+  Position exact_from;                 // base or later; its state is exact
+  std::shared_ptr<Generation> opened;  // null: it is opened here, its store may be filled already, its log is new
 };
 
-// Opens generation `next` (its store may be filled already, its log is new), writes it to both copies of control, and
-// hands it to the host. kDone; kReconnect if it cannot be opened (the old one stays live), kHalt if the disk is full;
-// kFatal if control cannot be written: which one is live is then known only after a restart.
+// Writes generation `next` to both copies of control and hands it to the host. kDone; kReconnect if it cannot be opened
+// (the old one stays live), kHalt if the disk is full; kFatal if control cannot be written: which one is live is then
+// known only after a restart.
 StageResult SwitchToGeneration(ReplicaHost& host, const NewGeneration& next);
 
 }  // namespace towline

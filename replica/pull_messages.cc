@@ -43,6 +43,14 @@ absl::StatusOr<Position> PositionFromProto(const v1::Position& position) {
   return Position{static_cast<Term>(position.term()), position.term_id(), position.lsn(), position.chain()};
 }
 
+void PositionToProto(const ClusterId& cluster_id, const Position& position, v1::Position* out) {
+  out->set_cluster_id(cluster_id);
+  out->set_term(position.term);
+  out->set_term_id(position.term_id);
+  out->set_lsn(position.lsn);
+  out->set_chain(position.chain);
+}
+
 v1::PullStart MakePullStart(const Control& control, Generation* live, const ReplicaOptions& options) {
   v1::PullStart start;
   start.set_protocol_version(kProtocolVersion);
@@ -69,12 +77,7 @@ v1::PullStart MakePullStart(const Control& control, Generation* live, const Repl
     added->set_term_id(entry.term_id);
   }
   if (control.exact_from.lsn != 0) {
-    v1::Position* exact_from = start.mutable_exact_from();
-    exact_from->set_cluster_id(control.cluster_id);
-    exact_from->set_term(control.exact_from.term);
-    exact_from->set_term_id(control.exact_from.term_id);
-    exact_from->set_lsn(control.exact_from.lsn);
-    exact_from->set_chain(control.exact_from.chain);
+    PositionToProto(control.cluster_id, control.exact_from, start.mutable_exact_from());
   }
   return start;
 }

@@ -20,6 +20,8 @@ absl::StatusOr<History> HistoryFromProto(const google::protobuf::RepeatedPtrFiel
 // INVALID_ARGUMENT, reason malformed, unless term and id are set exactly when the LSN is.
 absl::StatusOr<Position> PositionFromProto(const v1::Position& position);
 
+void PositionToProto(const ClusterId& cluster_id, const Position& position, v1::Position* out);
+
 // What this node asks its upstream for. `live` may be null (nothing held yet).
 v1::PullStart MakePullStart(const Control& control, Generation* live, const ReplicaOptions& options);
 

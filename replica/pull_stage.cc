@@ -29,17 +29,18 @@ absl::Status StreamEnded(PullStream& stream) {
 
 }  // namespace
 
-PullStage::PullStage(ReplicaHost& host, const ReplicaOptions& options, PullStream& stream,
-                     std::shared_ptr<Generation> generation, const v1::PullStarted& started)
+PullStage::PullStage(ReplicaHost& host, const ReplicaOptions& options, PullStream& stream, PullTarget target,
+                     const v1::PullStarted& started)
     : host_(host),
       options_(options),
       clock_(host.environment().clock),
       stream_(stream),
-      generation_(std::move(generation)),
+      generation_(std::move(target.generation)),
+      live_(target.live),
       session_id_(started.session_id()),
       slot_generation_(started.slot_generation()),
       started_term_(static_cast<Term>(started.term())),
-      intake_(generation_->spool().end(), host.control().Get().history, started.cluster_id()),
+      intake_(generation_->spool().end(), std::move(target.history), started.cluster_id()),
       appended_history_(intake_.history()),
       credit_(options.credit_bytes),
       last_message_micros_(clock_.MonotonicMicros()),
@@ -153,17 +154,18 @@ StageResult PullStage::Append() {
 absl::Status PullStage::SaveControlRecords(const IntakeGroup& group) {
   if (!group.has_term_start && !group.members.has_value()) return absl::OkStatus();
   if (Failpoint("replica_skip_term_save")) return absl::OkStatus();
-  const bool both = group.has_term_start && !Failpoint("replica_save_term_once");
+  const bool new_term = group.has_term_start && live_;
+  if (!new_term && !group.members.has_value()) return absl::OkStatus();
+  const bool both = new_term && !Failpoint("replica_save_term_once");
   return host_.control().Update(both, [&](Control& control) {
-    if (group.has_term_start) control.history = intake_.history();
+    if (new_term) control.history = intake_.history();
     if (group.members.has_value()) control.members = *group.members;
   });
 }
 
 StageResult PullStage::Answer() {
   Observe();
-  v1::PullRequest request;
-  v1::PullAck& ack = *request.mutable_ack();
+  v1::PullAck ack;
   ack.set_session_id(session_id_);
   ack.set_slot_generation(slot_generation_);
   ack.set_term(SeenTerm());
@@ -173,7 +175,15 @@ StageResult PullStage::Answer() {
   ack.set_heartbeat_sequence(heartbeats_.newest());
   ack.set_heartbeat_applied_sequence(heartbeats_.newest_applied());
   const int64_t now = clock_.MonotonicMicros();
+  v1::PullRequest request;
   if (AckIsDue(ack, now)) {
+    *request.mutable_ack() = ack;
+    if (!live_) {
+      // What a log that is not live holds is nothing that anybody may count on.
+      request.mutable_ack()->clear_flushed_lsn();
+      request.mutable_ack()->clear_applied_lsn();
+      request.mutable_ack()->clear_heartbeat_applied_sequence();
+    }
     if (!stream_.Write(request)) return StageResult::Reconnect(StreamEnded(stream_));
     last_ack_ = ack;
     last_ack_micros_ = now;

@@ -35,19 +35,28 @@ struct PullProgress {
   bool stalled = false;    // behind, and nothing moved for the stall timeout
 };
 
+// The log that takes the records.
+struct PullTarget {
+  std::shared_ptr<Generation> generation;
+  History history;   // of its log
+  bool live = true;  // false: acks say received only, and terms are not this node's yet
+};
+
 // Threads: one thread.
 class PullStage {
  public:
-  // `stream` has answered `started` with decision PARTIAL from the end of `generation`'s log on. The references, and
+  // `stream` has answered `started` with decision PARTIAL from the end of the target's log on. The references, and
   // `stream`, must outlive it.
-  PullStage(ReplicaHost& host, const ReplicaOptions& options, PullStream& stream,
-            std::shared_ptr<Generation> generation, const v1::PullStarted& started);
+  PullStage(ReplicaHost& host, const ReplicaOptions& options, PullStream& stream, PullTarget target,
+            const v1::PullStarted& started);
   ~PullStage();
 
   // Reads what has arrived (waits for at most a quarter of a second if nothing has), appends it at once, answers.
   StageResult Step();
 
   const PullProgress& progress() const { return progress_; }
+  // Terms up to the end of the log.
+  const History& history() const { return appended_history_; }
 
  private:
   // Reads until the group is full, nothing is there or the stream is over.
@@ -68,6 +77,7 @@ class PullStage {
   Clock& clock_;
   PullStream& stream_;
   const std::shared_ptr<Generation> generation_;
+  const bool live_;
   const uint64_t session_id_;
   const uint64_t slot_generation_;
   const Term started_term_;

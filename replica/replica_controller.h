@@ -21,13 +21,21 @@
 
 namespace towline {
 
-// Progress of a snapshot load.
+// Progress of a snapshot load, over all of its streams.
 struct BootstrapProgress {
+  std::string phase;  // loading, replaying, waiting
   std::string reason;
-  uint64_t keys = 0;
-  uint64_t bytes = 0;
+  Lsn lsn = 0;  // of the snapshot
+  Lsn exact_from_lsn = 0;
+  uint64_t keys = 0;   // taken
+  uint64_t bytes = 0;  // of the RDB stream, taken
+  uint64_t durable_bytes = 0;
+  uint64_t estimated_keys = 0;
   uint64_t estimated_bytes = 0;
-  int64_t started_micros = 0;  // monotonic
+  uint64_t received_bytes = 0;  // with those that came again
+  uint64_t resumes = 0;
+  double bytes_per_second = 0;  // over the last seconds
+  uint64_t started_unix_ms = 0;
 };
 
 struct ReplicaStatusView {
@@ -44,6 +52,11 @@ struct ReplicaStatusView {
   std::optional<BootstrapProgress> bootstrap;
   uint64_t partial_resyncs = 0;  // as this node saw them, by decision
   uint64_t full_resyncs = 0;
+  uint64_t bootstrap_resumes = 0;      // streams that went on behind a cut
+  uint64_t bootstrap_restarts = 0;     // loads that were begun again
+  uint64_t bootstrap_bytes = 0;        // of chunks received
+  uint64_t bootstrap_bytes_again = 0;  // of them, what had been received before
+  double bootstrap_seconds = 0;        // of the last load that was finished; 0 = none was
 };
 
 // The node, as the replica's controller sees it.
@@ -94,6 +107,9 @@ class ReplicaController {
   virtual StepResult Step() = 0;
 
   virtual ReplicaStatusView Status() const = 0;
+
+  // Asks for a full resync though the log would do. False if one is on its way already.
+  virtual bool RequestBootstrap() = 0;
 
   // Makes a waiting Step return soon; no new connection afterwards. Call before the loop is stopped.
   virtual void Shutdown() = 0;

@@ -67,6 +67,12 @@ void AdminServiceImpl::Serve(RpcQueue& queue) {
   ServeOnPool(
       queue, &service_, &Service::RequestRecover, pool_,
       [this](const v1::RecoverRequest& request, v1::RecoverResponse* response) { return Recover(request, response); });
+  ServeOnPool(queue, &service_, &Service::RequestBootstrap, pool_,
+              [this](const v1::BootstrapRequest&, v1::BootstrapResponse* response) -> absl::Status {
+                TOWLINE_ASSIGN_OR_RETURN(const bool asked, node_.RequestBootstrap());
+                response->set_already_running(!asked);
+                return absl::OkStatus();
+              });
   ServeUnary(
       queue, &service_, &Service::RequestPing,
       [](PingCall* call) { call->Finish(Ping(call->request(), call->response())); }, kArmedPings);

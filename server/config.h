@@ -42,6 +42,11 @@ struct NodeConfig {
   int64_t slots_replica_idle_micros = 0;
   int64_t slots_persist_interval_micros = 1'000'000;
   uint64_t bootstrap_replay_max_bytes = 64ull << 20;
+  int64_t bootstrap_max_snapshots = 2;
+  int64_t bootstrap_max_sessions = 4;
+  int64_t bootstrap_join_window_micros = 60ll * 1'000'000;
+  int64_t bootstrap_max_snapshot_age_micros = 30ll * 60 * 1'000'000;
+  uint64_t bootstrap_rate_limit = 0;
   int64_t replication_heartbeat_micros = 250'000;
   int64_t replication_stall_timeout_micros = 10'000'000;
   uint64_t replication_credit_bytes = 8ull << 20;

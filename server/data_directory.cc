@@ -6,6 +6,7 @@
 
 #include "absl/strings/match.h"
 #include "absl/strings/str_cat.h"
+
 #include "common/error.h"
 #include "common/history.h"
 #include "replica/log_history.h"
@@ -48,8 +49,8 @@ absl::StatusOr<bool> LogHoldsFrames(FileSystem& fs, const std::string& wal_direc
 // A directory that a first start may take: it holds nothing of value.
 absl::Status CheckEmpty(FileSystem& fs, const std::string& directory) {
   TOWLINE_ASSIGN_OR_RETURN(const std::vector<std::string> names, fs.List(directory));
-  static const char* const kAllowed[] = {kLockName,   "lost+found", "control.a", "control.b",
-                                         "slots.a",   "slots.b",    "gen",       "quarantine"};
+  static const char* const kAllowed[] = {kLockName, "lost+found", "control.a", "control.b",
+                                         "slots.a", "slots.b",    "gen",       "quarantine"};
   for (const std::string& name : names) {
     const bool allowed = std::find(std::begin(kAllowed), std::end(kAllowed), name) != std::end(kAllowed) ||
                          absl::StartsWith(name, "control.") || absl::StartsWith(name, "slots.");
@@ -146,18 +147,18 @@ absl::StatusOr<DataDirectory> OpenDataDirectory(const NodeConfig& config, const 
   TOWLINE_RETURN_IF_ERROR(directory.control->Settle());
   const Control control = directory.control->Get();
   if (control.node_id != config.node_id) {
-    return MakeError(absl::StatusCode::kFailedPrecondition, "wrong_node_id",
-                     absl::StrCat(config.data_dir, " belongs to node \"", control.node_id, "\", not \"", config.node_id,
-                                  "\""),
-                     "start it with its own --node-id, or give another --data-dir");
+    return MakeError(
+        absl::StatusCode::kFailedPrecondition, "wrong_node_id",
+        absl::StrCat(config.data_dir, " belongs to node \"", control.node_id, "\", not \"", config.node_id, "\""),
+        "start it with its own --node-id, or give another --data-dir");
   }
   slots::SlotLimits limits;
   limits.max_retained_bytes = config.slots_max_retained_bytes;
   limits.consumer_idle_micros = config.slots_consumer_idle_micros;
   limits.replica_idle_micros = config.slots_replica_idle_micros;
   limits.disk_guard_ratio = config.disk_guard_ratio;
-  TOWLINE_ASSIGN_OR_RETURN(directory.slots, slots::SlotTable::Open(env.fs, config.data_dir, env.clock, env.rng,
-                                                                   env.logger, limits));
+  TOWLINE_ASSIGN_OR_RETURN(directory.slots,
+                           slots::SlotTable::Open(env.fs, config.data_dir, env.clock, env.rng, env.logger, limits));
   if (directory.slots->unknown()) {
     env.logger.Log(LogLevel::kError, "slots_unknown",
                    {{"action", "both copies of the slot table are damaged: nothing is pruned; see docs/guides"}});
@@ -186,8 +187,8 @@ int ExitCodeFor(const absl::Status& status) {
       reason == "invalid_config") {
     return 2;
   }
-  if (reason == "wal_corrupt" || reason == "control_damaged" || reason == "store_ahead" ||
-      reason == "store_behind" || reason == "state_mismatch" || reason == "unknown_term") {
+  if (reason == "wal_corrupt" || reason == "control_damaged" || reason == "store_ahead" || reason == "store_behind" ||
+      reason == "state_mismatch" || reason == "unknown_term") {
     return 11;
   }
   if (absl::IsDataLoss(status)) return 13;

@@ -8,6 +8,7 @@
 
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
+
 #include "common/control.h"
 #include "common/file_system.h"
 #include "common/logger.h"

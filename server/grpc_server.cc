@@ -27,6 +27,7 @@ constexpr int kMessageBytesMax = 16 << 20;
 constexpr int kReadThreads = 2;
 constexpr int kStreamThreads = 2;
 constexpr int kAdminThreads = 4;  // waits for digests, recoveries and Members records hold one each
+constexpr int kSnapshotThreads = 2;
 constexpr size_t kPoolQueueMax = 4096;
 // Every stream has at most one task in the queue.
 constexpr size_t kStreamQueueMax = SIZE_MAX;
@@ -64,9 +65,10 @@ class GrpcServerImpl final : public GrpcServer {
       : node_(node),
         reads_(NewThreadWorkPool("read", kReadThreads, kPoolQueueMax)),
         streams_(NewThreadWorkPool("stream", kStreamThreads, kStreamQueueMax)),
+        snapshots_(NewThreadWorkPool("snapshot", kSnapshotThreads, kStreamQueueMax, LoopPriority::kBatch)),
         admin_pool_(NewThreadWorkPool("admin", kAdminThreads, kPoolQueueMax)),
         kv_(node, *reads_),
-        replication_(node, *streams_, *admin_pool_),
+        replication_(node, *streams_, *snapshots_, *admin_pool_),
         slots_(node, *admin_pool_),
         admin_(node, *admin_pool_),
         reflection_(ServiceNames()) {}
@@ -123,6 +125,7 @@ class GrpcServerImpl final : public GrpcServer {
     for (const std::unique_ptr<RpcQueue>& queue : queues_) queue->Stop();
     reads_->Stop();
     streams_->Stop();
+    snapshots_->Stop();
     admin_pool_->Stop();
     server_.reset();
   }
@@ -131,6 +134,7 @@ class GrpcServerImpl final : public GrpcServer {
   Node& node_;
   const std::unique_ptr<WorkPool> reads_;
   const std::unique_ptr<WorkPool> streams_;
+  const std::unique_ptr<WorkPool> snapshots_;
   const std::unique_ptr<WorkPool> admin_pool_;
   KvServiceImpl kv_;
   ReplicationServiceImpl replication_;

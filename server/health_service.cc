@@ -3,6 +3,7 @@
 #include <utility>
 
 #include "absl/strings/str_cat.h"
+
 #include "common/error.h"
 #include "common/names.h"
 
@@ -76,9 +77,8 @@ void HealthServiceImpl::Serve(RpcQueue& queue) {
   ServeStream<WatchCall>(
       queue,
       [this](grpc::ServerContext* context, health::HealthCheckRequest* request, WatchCall::Stream* stream,
-             RpcQueue& calls, void* tag) {
-        service_.RequestWatch(context, request, stream, calls.get(), calls.get(), tag);
-      },
+             RpcQueue& calls,
+             void* tag) { service_.RequestWatch(context, request, stream, calls.get(), calls.get(), tag); },
       [this](RpcQueue& calls, WatchCall::Asker asker) { return new WatchCall(calls, std::move(asker), *this); });
 }
 

@@ -1,13 +1,13 @@
 #include "server/http_server.h"
 
 #include <httplib.h>
-
 #include <optional>
 #include <string>
 #include <thread>
 #include <utility>
 
 #include "absl/strings/str_cat.h"
+
 #include "client/proto_json.h"
 #include "common/error.h"
 #include "common/names.h"

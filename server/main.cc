@@ -1,4 +1,5 @@
 #include "absl/synchronization/mutex.h"
+
 #include "server/config.h"
 #include "server/daemon.h"
 

@@ -310,6 +310,52 @@ void AddResync(const ResyncCounters& counters, Families* out) {
   out->Counter("replication_sent_bytes_total", "Bytes of records sent.", counters.record_bytes_sent);
 }
 
+// What this node sends.
+void AddSnapshots(const SnapshotsStatus& snapshots, const ResyncCounters& counters, Families* out) {
+  const SnapshotPoolStatus& pool = snapshots.pool;
+  out->Gauge("snapshots_live", "Snapshots of the store that are held for streams.", static_cast<double>(pool.live));
+  out->Gauge("snapshots_oldest_age_seconds", "Age of the oldest of them.", pool.oldest_seconds);
+  out->Gauge("snapshots_pinned_bytes", "Bytes of store files that are kept for snapshots and scans only.",
+             static_cast<double>(pool.pinned_bytes));
+  out->Gauge("snapshot_sends", "Snapshots that are being sent.", static_cast<double>(pool.sessions));
+  const std::string streams_help = "Snapshot streams, by how they began.";
+  out->Declare(prometheus::MetricType::Counter, "snapshot_streams_total", streams_help);
+  for (const char* how : {"new", "joined", "resumed", "rolled", "restarted", "saved"}) {
+    const auto found = counters.snapshot_streams.find(how);
+    const uint64_t count = found == counters.snapshot_streams.end() ? 0 : found->second;
+    out->Counter("snapshot_streams_total", streams_help, count, {{"how", how}});
+  }
+  const std::string send_help = "Bytes that a snapshot stream has sent, with what went before a cut.";
+  out->Declare(prometheus::MetricType::Gauge, "snapshot_send_bytes", send_help);
+  for (const SnapshotSend& send : snapshots.sends) {
+    out->Gauge("snapshot_send_bytes", send_help, static_cast<double>(send.bytes), {{"slot", send.slot}});
+  }
+}
+
+// What this node loads.
+void AddBootstrap(Node& node, Families* out) {
+  const std::optional<ReplicaStatusView> status = node.ReplicaStatus();
+  if (!status) return;
+  const BootstrapProgress progress = status->bootstrap.value_or(BootstrapProgress{});
+  out->Gauge("bootstrap_running", "1 while a snapshot is loaded, or the log behind it is replayed.",
+             status->bootstrap.has_value() ? 1 : 0);
+  out->Gauge("bootstrap_bytes", "Bytes of the snapshot that were taken.", static_cast<double>(progress.bytes));
+  out->Gauge("bootstrap_durable_bytes", "Of them, those that are not sent again whatever ends.",
+             static_cast<double>(progress.durable_bytes));
+  out->Gauge("bootstrap_estimated_bytes", "Bytes of the snapshot in all, estimated.",
+             static_cast<double>(progress.estimated_bytes));
+  out->Gauge("bootstrap_keys", "Keys that were taken.", static_cast<double>(progress.keys));
+  out->Gauge("bootstrap_bytes_per_second", "Rate over the last seconds.", progress.bytes_per_second);
+  out->Gauge("bootstrap_last_duration_seconds", "Of the last load that was finished; 0 = none was.",
+             status->bootstrap_seconds);
+  out->Counter("bootstrap_received_bytes_total", "Bytes of chunks received.", status->bootstrap_bytes);
+  out->Counter("bootstrap_received_again_bytes_total", "Of them, those that had been received before.",
+               status->bootstrap_bytes_again);
+  out->Counter("bootstrap_resumes_total", "Streams that went on behind a cut.", status->bootstrap_resumes);
+  out->Counter("bootstrap_restarts_total", "Loads that were begun again.", status->bootstrap_restarts);
+  out->Counter("bootstraps_total", "Loads that were finished.", status->full_resyncs);
+}
+
 }  // namespace
 
 std::string RenderMetrics(Node& node) {
@@ -324,7 +370,10 @@ std::string RenderMetrics(Node& node) {
   AddReplicas(status, &families);
   AddLag(status, &families);
   AddSlots(node, status, &families);
-  AddResync(node.source().Counters(), &families);
+  const ResyncCounters counters = node.source().Counters();
+  AddResync(counters, &families);
+  AddSnapshots(node.source().Snapshots(), counters, &families);
+  AddBootstrap(node, &families);
   return families.Text();
 }
 

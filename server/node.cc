@@ -79,6 +79,11 @@ absl::StatusOr<std::unique_ptr<Node>> Node::Open(const NodeConfig& config, const
   SourceOptions options;
   options.planner.auto_create_slots = config.slots_auto_create;
   options.planner.replay_max_bytes = config.bootstrap_replay_max_bytes;
+  options.snapshots.snapshots_max = static_cast<int>(config.bootstrap_max_snapshots);
+  options.snapshots.sessions_max = static_cast<int>(config.bootstrap_max_sessions);
+  options.snapshots.join_micros = config.bootstrap_join_window_micros;
+  options.snapshots.age_max_micros = config.bootstrap_max_snapshot_age_micros;
+  options.snapshots.bytes_per_second = config.bootstrap_rate_limit;
   options.heartbeat_micros = config.replication_heartbeat_micros;
   options.stall_timeout_micros = config.replication_stall_timeout_micros;
   options.slots_persist_micros = config.slots_persist_interval_micros;
@@ -290,6 +295,18 @@ absl::Status Node::CheckWritable() {
 }
 
 absl::Status Node::Recover(const std::string& from) { return is_primary() ? lifecycle_->Recover(from) : NotPrimary(); }
+
+absl::StatusOr<bool> Node::RequestBootstrap() {
+  if (is_primary()) {
+    return MakeError(absl::StatusCode::kFailedPrecondition, "not_replica",
+                     absl::StrCat("node ", config_.node_id, " is the primary: it has nobody to load from"),
+                     "name a replica; to load a file, use towctl snapshot load");
+  }
+  if (!ReplicaStatus()) return MakeError(absl::StatusCode::kUnavailable, "starting", "the node is starting", "retry");
+  const bool asked = controller_->RequestBootstrap();
+  if (asked) controller_loop_->Wake();
+  return asked;
+}
 
 absl::Status Node::RemoveMember(const std::string& node_id, bool force) {
   TOWLINE_RETURN_IF_ERROR(CheckTakesWrites());

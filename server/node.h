@@ -92,6 +92,9 @@ class Node final : public SourceHost, public ReplicaHost {
   v1::PullStart DescribeStart();
   // On a primary: see PrimaryLifecycle::Recover. FAILED_PRECONDITION, reason not_primary.
   absl::Status Recover(const std::string& from);
+  // On a replica: loads a snapshot though the log would do. False if a load runs already. FAILED_PRECONDITION, reason
+  // not_replica.
+  absl::StatusOr<bool> RequestBootstrap();
   // On a primary: see RemoveMemberRequest.
   absl::Status RemoveMember(const std::string& node_id, bool force);
   ReplicationSource& source() { return *source_; }

@@ -5,6 +5,7 @@
 #include <utility>
 
 #include "absl/strings/str_cat.h"
+
 #include "common/error.h"
 #include "store/applier.h"
 
@@ -16,8 +17,7 @@ constexpr uint64_t kSpareBytes = 64 << 20;
 
 }  // namespace
 
-PrimarySink::PrimarySink(FileSystem& fs, std::string directory, std::shared_ptr<Generation> generation,
-                         History history)
+PrimarySink::PrimarySink(FileSystem& fs, std::string directory, std::shared_ptr<Generation> generation, History history)
     : fs_(fs), directory_(std::move(directory)), generation_(std::move(generation)), history_(std::move(history)) {}
 
 wal::LogEnd PrimarySink::End() { return generation_->spool().end(); }

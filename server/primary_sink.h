@@ -9,6 +9,7 @@
 #include <string>
 
 #include "absl/status/status.h"
+
 #include "common/file_system.h"
 #include "common/history.h"
 #include "primary/sequencer.h"

@@ -83,7 +83,7 @@ absl::Status PullLostRecords(ReplicaHost& host, Upstream& upstream, const Replic
   const Lsn target = started.durable_lsn();
   absl::Status end;
   {
-    PullStage stage(host, options, *stream, live, started);
+    PullStage stage(host, options, *stream, {live, control.history}, started);
     while (end.ok() && stage.progress().applied_lsn < target) {
       if (stopping()) end = Interrupted(upstream.endpoint(), "the node is stopping");
       if (!end.ok()) break;

@@ -1,13 +1,13 @@
 #include "server/reflection_service.h"
 
-#include <google/protobuf/descriptor.h>
-#include <google/protobuf/descriptor.pb.h>
-
 #include <algorithm>
+#include <google/protobuf/descriptor.h>
 #include <memory>
 #include <set>
 
 #include "absl/strings/str_cat.h"
+#include <google/protobuf/descriptor.pb.h>
+
 #include "common/names.h"
 
 namespace towline {
@@ -18,8 +18,7 @@ using google::protobuf::DescriptorPool;
 using google::protobuf::FileDescriptor;
 
 // One stream: read, answer, read again. Everything happens on the queue's thread.
-class InfoCall final
-    : public BidiCall<reflection::ServerReflectionRequest, reflection::ServerReflectionResponse> {
+class InfoCall final : public BidiCall<reflection::ServerReflectionRequest, reflection::ServerReflectionResponse> {
  public:
   InfoCall(RpcQueue& queue, Asker asker, const std::vector<std::string>& services)
       : BidiCall(queue, std::move(asker)), services_(services) {}

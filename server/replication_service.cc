@@ -129,11 +129,35 @@ class PullCall final : public BidiCall<v1::PullRequest, v1::PullResponse> {
   bool write_pending_ TOWLINE_GUARDED_BY(mutex_) = false;
 };
 
-// One FetchSnapshot stream.
-class SnapshotCall final : public ServerStreamCall<v1::FetchSnapshotRequest, v1::FetchSnapshotResponse> {
+absl::StatusOr<std::unique_ptr<SnapshotSession>> NewSession(ReplicationSource& source,
+                                                            const v1::FetchSnapshotRequest& request,
+                                                            std::function<void()> wake) {
+  return source.NewSnapshotSession(request, std::move(wake));
+}
+
+absl::StatusOr<std::unique_ptr<SnapshotSession>> NewSession(ReplicationSource& source,
+                                                            const v1::SaveSnapshotRequest& request,
+                                                            std::function<void()> wake) {
+  return source.NewSaveSession(request, std::move(wake));
+}
+
+void Fill(v1::FetchSnapshotResponse* from, v1::FetchSnapshotResponse* out) { out->Swap(from); }
+
+void Fill(v1::FetchSnapshotResponse* from, v1::SaveSnapshotResponse* out) {
+  out->Clear();
+  if (from->has_header()) out->mutable_header()->Swap(from->mutable_header());
+  if (from->has_chunk()) out->mutable_chunk()->Swap(from->mutable_chunk());
+  if (from->has_end()) out->mutable_end()->Swap(from->mutable_end());
+}
+
+// One FetchSnapshot or SaveSnapshot stream.
+template <typename Request, typename Response>
+class SnapshotCall final : public ServerStreamCall<Request, Response> {
+  using Base = ServerStreamCall<Request, Response>;
+
  public:
-  SnapshotCall(RpcQueue& queue, Asker asker, Node& node, WorkPool& pool)
-      : ServerStreamCall(queue, std::move(asker)), node_(node), pool_(pool) {}
+  SnapshotCall(RpcQueue& queue, typename Base::Asker asker, Node& node, WorkPool& pool)
+      : Base(queue, std::move(asker)), node_(node), pool_(pool) {}
 
   // Strand only.
   void Run() {
@@ -146,16 +170,24 @@ class SnapshotCall final : public ServerStreamCall<v1::FetchSnapshotRequest, v1:
     }
     if (broken) return End(ClientGone());
     if (session_ == nullptr) {
-      auto session = node_.source().NewSnapshotSession(request());
+      auto session = NewSession(node_.source(), this->request(), [strand = strand_] { strand->Signal(); });
       if (!session.ok()) return End(session.status());
       session_ = *std::move(session);
     }
-    if (session_->Next(&outgoing_) != NextResult::kMessage) return End(session_->end_status());
+    switch (session_->Next(&next_)) {
+      case NextResult::kMessage:
+        break;
+      case NextResult::kWait:
+        return;
+      case NextResult::kEnd:
+        return End(session_->end_status());
+    }
+    Fill(&next_, &outgoing_);
     {
       MutexLock lock(&mutex_);
       write_pending_ = true;
     }
-    StartWrite(outgoing_);
+    this->StartWrite(outgoing_);
   }
 
  private:
@@ -187,7 +219,7 @@ class SnapshotCall final : public ServerStreamCall<v1::FetchSnapshotRequest, v1:
   void End(const absl::Status& status) {
     finished_ = true;
     if (session_ != nullptr) session_->Close();
-    Finish(status);
+    this->Finish(status);
   }
 
   Node& node_;
@@ -195,7 +227,8 @@ class SnapshotCall final : public ServerStreamCall<v1::FetchSnapshotRequest, v1:
   std::shared_ptr<SnapshotCall> self_;  // from the first event to the last
   std::shared_ptr<Strand> strand_;
   std::unique_ptr<SnapshotSession> session_;
-  v1::FetchSnapshotResponse outgoing_;
+  v1::FetchSnapshotResponse next_;
+  Response outgoing_;
   bool finished_ = false;
 
   Mutex mutex_;
@@ -215,13 +248,22 @@ void ReplicationServiceImpl::Serve(RpcQueue& queue) {
       [this](RpcQueue& calls, PullCall::Asker asker) {
         return new PullCall(calls, std::move(asker), node_, streams_);
       });
-  ServeStream<SnapshotCall>(
+  using FetchCall = SnapshotCall<v1::FetchSnapshotRequest, v1::FetchSnapshotResponse>;
+  ServeStream<FetchCall>(
       queue,
-      [this](grpc::ServerContext* context, v1::FetchSnapshotRequest* request, SnapshotCall::Stream* stream,
+      [this](grpc::ServerContext* context, v1::FetchSnapshotRequest* request, FetchCall::Stream* stream,
              RpcQueue& calls,
              void* tag) { service_.RequestFetchSnapshot(context, request, stream, calls.get(), calls.get(), tag); },
-      [this](RpcQueue& calls, SnapshotCall::Asker asker) {
-        return new SnapshotCall(calls, std::move(asker), node_, streams_);
+      [this](RpcQueue& calls, FetchCall::Asker asker) {
+        return new FetchCall(calls, std::move(asker), node_, snapshots_);
+      });
+  using SaveCall = SnapshotCall<v1::SaveSnapshotRequest, v1::SaveSnapshotResponse>;
+  ServeStream<SaveCall>(
+      queue,
+      [this](grpc::ServerContext* context, v1::SaveSnapshotRequest* request, SaveCall::Stream* stream, RpcQueue& calls,
+             void* tag) { service_.RequestSaveSnapshot(context, request, stream, calls.get(), calls.get(), tag); },
+      [this](RpcQueue& calls, SaveCall::Asker asker) {
+        return new SaveCall(calls, std::move(asker), node_, snapshots_);
       });
   ServeOnPool(queue, &service_, &Service::RequestPlanResume, calls_,
               [this](const v1::PlanResumeRequest& request, v1::PlanResumeResponse* response) -> absl::Status {

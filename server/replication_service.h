@@ -13,8 +13,8 @@ namespace towline {
 // Threads: a queue's; sessions run on `streams`, one piece of work at a time each, unary calls on `calls`.
 class ReplicationServiceImpl final {
  public:
-  ReplicationServiceImpl(Node& node, WorkPool& streams, WorkPool& calls)
-      : node_(node), streams_(streams), calls_(calls) {}
+  ReplicationServiceImpl(Node& node, WorkPool& streams, WorkPool& snapshots, WorkPool& calls)
+      : node_(node), streams_(streams), snapshots_(snapshots), calls_(calls) {}
 
   grpc::Service* service() { return &service_; }
   // Before the queue starts.
@@ -24,6 +24,7 @@ class ReplicationServiceImpl final {
   v1::ReplicationService::AsyncService service_;
   Node& node_;
   WorkPool& streams_;
+  WorkPool& snapshots_;
   WorkPool& calls_;
 };
 

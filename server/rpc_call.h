@@ -6,14 +6,14 @@
 #ifndef TOWLINE_SERVER_RPC_CALL_H_
 #define TOWLINE_SERVER_RPC_CALL_H_
 
-#include <grpcpp/grpcpp.h>
-
 #include <atomic>
 #include <functional>
+#include <grpcpp/grpcpp.h>
 #include <memory>
 #include <utility>
 
 #include "absl/status/status.h"
+
 #include "client/rpc_status.h"
 #include "server/rpc_queue.h"
 

@@ -1,7 +1,6 @@
 #include "server/rpc_queue.h"
 
 #include <pthread.h>
-
 #include <utility>
 
 namespace towline {

@@ -6,12 +6,11 @@
 #ifndef TOWLINE_SERVER_RPC_QUEUE_H_
 #define TOWLINE_SERVER_RPC_QUEUE_H_
 
-#include <grpcpp/alarm.h>
-#include <grpcpp/grpcpp.h>
-
 #include <atomic>
 #include <cstdint>
 #include <functional>
+#include <grpcpp/alarm.h>
+#include <grpcpp/grpcpp.h>
 #include <memory>
 #include <thread>
 #include <vector>
@@ -79,14 +78,14 @@ class RpcQueue {
   std::vector<std::function<void()>> running_;  // the thread's; kept for its memory
   std::thread thread_;
   std::atomic<std::thread::id> thread_id_{};  // set by the thread itself
-  bool stopped_ = false;  // Stop only
+  bool stopped_ = false;                      // Stop only
 
   Mutex mutex_;
   CondVar left_cv_;
   uint64_t calls_ TOWLINE_GUARDED_BY(mutex_) = 0;
   std::vector<std::function<void()>> posted_ TOWLINE_GUARDED_BY(mutex_);
   bool asleep_ TOWLINE_GUARDED_BY(mutex_) = false;  // or about to be: Post must ring
-  bool rung_ TOWLINE_GUARDED_BY(mutex_) = false;  // the bell's event is on its way
+  bool rung_ TOWLINE_GUARDED_BY(mutex_) = false;    // the bell's event is on its way
   Bell bell_{*this};
   grpc::Alarm alarm_;
 };

@@ -4,6 +4,7 @@
 #define TOWLINE_SERVER_RUN_ON_POOL_H_
 
 #include "absl/status/status.h"
+
 #include "common/work_pool.h"
 #include "server/rpc_call.h"
 

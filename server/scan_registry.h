@@ -10,6 +10,7 @@
 
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
+
 #include "common/clock.h"
 #include "common/mutex.h"
 #include "common/rng.h"
@@ -20,7 +21,7 @@ namespace towline {
 
 // A snapshot together with the generation that it belongs to.
 struct PinnedState {
-  std::shared_ptr<LogAndState> live;               // declared first: goes last
+  std::shared_ptr<LogAndState> live;  // declared first: goes last
   std::shared_ptr<const StateSnapshot> snapshot;
 };
 

@@ -122,18 +122,51 @@ void FillResync(const ResyncCounters& counters, v1::ResyncStatus* out) {
   out->set_stalls(counters.stalls);
 }
 
+// At this rate; nullopt = not known.
+std::optional<double> SecondsLeft(uint64_t bytes, uint64_t estimated_bytes, double bytes_per_second) {
+  if (estimated_bytes == 0 || bytes_per_second <= 0) return std::nullopt;
+  const uint64_t left = estimated_bytes - std::min(bytes, estimated_bytes);
+  return static_cast<double>(left) / bytes_per_second;
+}
+
+void FillSnapshotSend(const SnapshotSend& send, v1::SnapshotSendStatus* out) {
+  out->set_slot(send.slot);
+  out->set_snapshot_id(send.snapshot_id);
+  out->set_lsn(send.lsn);
+  out->set_keys(send.keys);
+  out->set_bytes(send.bytes);
+  out->set_estimated_bytes(send.estimated_bytes);
+  out->set_bytes_per_second(send.bytes_per_second);
+  out->set_elapsed_seconds(send.elapsed_seconds);
+  out->set_resumed(send.resumed);
+  const auto eta = SecondsLeft(send.bytes, send.estimated_bytes, send.bytes_per_second);
+  if (eta.has_value()) out->set_eta_seconds(*eta);
+}
+
 void FillReplicaSide(Node& node, const ReplicaStatusView& status, v1::GetStatusResponse* out) {
   out->mutable_upstream()->set_endpoint(node.config().upstream);
   out->mutable_upstream()->set_state(status.upstream_state);
   out->mutable_upstream()->set_message(status.message);
   if (!status.bootstrap) return;
   v1::BootstrapStatus* const bootstrap = out->mutable_bootstrap();
-  bootstrap->set_reason(status.bootstrap->reason);
-  bootstrap->set_keys(status.bootstrap->keys);
-  bootstrap->set_bytes(status.bootstrap->bytes);
-  bootstrap->set_estimated_bytes(status.bootstrap->estimated_bytes);
-  bootstrap->set_elapsed_seconds(
-      static_cast<double>(node.clock().MonotonicMicros() - status.bootstrap->started_micros) / 1e6);
+  const BootstrapProgress& progress = *status.bootstrap;
+  bootstrap->set_phase(progress.phase);
+  bootstrap->set_reason(progress.reason);
+  bootstrap->set_keys(progress.keys);
+  bootstrap->set_bytes(progress.bytes);
+  bootstrap->set_durable_bytes(progress.durable_bytes);
+  bootstrap->set_estimated_keys(progress.estimated_keys);
+  bootstrap->set_estimated_bytes(progress.estimated_bytes);
+  bootstrap->set_bytes_per_second(progress.bytes_per_second);
+  bootstrap->set_resumes(progress.resumes);
+  bootstrap->set_bytes_again(progress.received_bytes - std::min(progress.received_bytes, progress.bytes));
+  bootstrap->set_lsn(progress.lsn);
+  bootstrap->set_exact_from_lsn(progress.exact_from_lsn);
+  const int64_t now_ms = node.clock().WallMicros() / 1000;
+  const int64_t elapsed_ms = now_ms - static_cast<int64_t>(progress.started_unix_ms);
+  bootstrap->set_elapsed_seconds(static_cast<double>(std::max<int64_t>(elapsed_ms, 0)) / 1e3);
+  const auto eta = SecondsLeft(progress.bytes, progress.estimated_bytes, progress.bytes_per_second);
+  if (eta.has_value()) bootstrap->set_eta_seconds(*eta);
 }
 
 void FillMember(const MemberInfo& member, v1::Member* out) {
@@ -198,6 +231,7 @@ void FillStatus(Node& node, v1::GetStatusResponse* out) {
   }
   for (const SlotStatus& slot : node.source().Slots()) FillSlot(slot, out->add_slots());
   FillResync(node.source().Counters(), out->mutable_resync());
+  for (const SnapshotSend& send : node.source().Snapshots().sends) FillSnapshotSend(send, out->add_snapshots());
   out->set_version(kVersion);
   out->set_uptime_seconds(static_cast<double>(node.clock().MonotonicMicros() - node.started_micros()) / 1e6);
   if (const Forecast forecast = node.source().ForecastNode(); forecast.disk) {

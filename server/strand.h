@@ -26,7 +26,8 @@ class Strand : public std::enable_shared_from_this<Strand> {
  private:
   void Post() {
     auto self = shared_from_this();
-    // Signals may come under the caller's locks, so nothing runs here. Only a stopped pool refuses, and then all is over.
+    // Signals may come under the caller's locks, so nothing runs here. Only a stopped pool refuses, and then all is
+    // over.
     (void)pool_.Submit([self] { self->RunOnce(); });
   }
 

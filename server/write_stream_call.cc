@@ -1,13 +1,13 @@
 #include "server/write_stream_call.h"
 
 #include <google/protobuf/arena.h>
-
 #include <memory>
 #include <string>
 #include <utility>
 #include <vector>
 
 #include "absl/strings/str_cat.h"
+
 #include "common/error.h"
 #include "common/history.h"
 #include "primary/write_intake.h"

@@ -311,39 +311,63 @@ class MemoryStore : public Store {
 
 class MemoryBulkLoader : public StoreBulkLoader {
  public:
-  MemoryBulkLoader(std::shared_ptr<Disk> disk, std::string directory)
-      : disk_(std::move(disk)), directory_(std::move(directory)), crashes_(disk_->crashes) {}
+  MemoryBulkLoader(std::shared_ptr<Disk> disk, std::string directory, Content durable)
+      : disk_(std::move(disk)),
+        directory_(std::move(directory)),
+        crashes_(disk_->crashes),
+        content_(std::move(durable)) {}
 
   absl::Status Add(absl::string_view key, absl::string_view value) override {
     if (started_ && key <= last_) return absl::InvalidArgumentError("keys of a bulk load must rise strictly");
     started_ = true;
     last_.assign(key.data(), key.size());
     pending_bytes_ += key.size() + value.size();
-    content_.emplace(key, value);
+    content_.insert_or_assign(last_, std::string(value));
     return absl::OkStatus();
   }
 
   absl::Status AddUnordered(absl::string_view key, absl::string_view value) override {
-    content_.insert_or_assign(std::string(key), std::string(value));
+    unordered_bytes_ += key.size() + value.size();
+    unordered_.insert_or_assign(std::string(key), std::string(value));
     return absl::OkStatus();
   }
 
   uint64_t pending_bytes() const override { return pending_bytes_; }
+  uint64_t unordered_pending_bytes() const override { return unordered_bytes_; }
 
-  absl::Status Finish() override {
+  absl::Status Commit(bool unordered) override {
     if (crashes_ != disk_->crashes) return absl::InternalError("the machine of this bulk loader has crashed");
+    if (unordered) {
+      for (auto& [key, value] : unordered_) content_.insert_or_assign(key, std::move(value));
+      unordered_.clear();
+      unordered_bytes_ = 0;
+    }
     pending_bytes_ = 0;
-    return disk_->Save(directory_, std::move(content_));
+    return disk_->Save(directory_, content_);
   }
+
+  std::unique_ptr<StoreIterator> NewIterator(absl::string_view lower, absl::string_view upper) override {
+    {
+      MutexLock lock(&durable_.mutex);
+      durable_.keys.clear();
+      for (const auto& [key, value] : content_) durable_.keys[key].push_back({0, value});
+    }
+    return std::make_unique<MemoryIterator>(durable_, 0, lower, upper);
+  }
+
+  absl::Status Finish() override { return Commit(true); }
 
  private:
   const std::shared_ptr<Disk> disk_;
   const std::string directory_;
   const uint64_t crashes_;
-  Content content_;
+  Content content_;    // durable, or given to Add
+  Content unordered_;  // given to AddUnordered since the last commit of such keys
+  Versions durable_;   // for iterators
   std::string last_;
   bool started_ = false;
   uint64_t pending_bytes_ = 0;
+  uint64_t unordered_bytes_ = 0;
 };
 
 }  // namespace
@@ -368,10 +392,13 @@ absl::StatusOr<std::unique_ptr<Store>> MemoryStoreFactory::Open(const std::strin
   return std::make_unique<MemoryStore>(disk_, directory, std::move(content).value_or(Content()));
 }
 
-absl::StatusOr<std::unique_ptr<StoreBulkLoader>> MemoryStoreFactory::NewBulkLoader(const std::string& directory) {
-  TOWLINE_ASSIGN_OR_RETURN(const std::optional<Content> content, disk_->Load(directory));
-  if (content.has_value()) return absl::AlreadyExistsError(absl::StrCat(directory, " holds a store already"));
-  return std::make_unique<MemoryBulkLoader>(disk_, directory);
+absl::StatusOr<std::unique_ptr<StoreBulkLoader>> MemoryStoreFactory::NewBulkLoader(const std::string& directory,
+                                                                                   BulkLoad mode) {
+  TOWLINE_ASSIGN_OR_RETURN(std::optional<Content> content, disk_->Load(directory));
+  if (mode == BulkLoad::kNew && content.has_value()) {
+    return absl::AlreadyExistsError(absl::StrCat(directory, " holds a store already"));
+  }
+  return std::make_unique<MemoryBulkLoader>(disk_, directory, std::move(content).value_or(Content()));
 }
 
 void MemoryStoreFactory::Crash() {

@@ -32,7 +32,8 @@ class MemoryStoreFactory : public StoreFactory {
   ~MemoryStoreFactory() override;
 
   absl::StatusOr<std::unique_ptr<Store>> Open(const std::string& directory) override;
-  absl::StatusOr<std::unique_ptr<StoreBulkLoader>> NewBulkLoader(const std::string& directory) override;
+  absl::StatusOr<std::unique_ptr<StoreBulkLoader>> NewBulkLoader(const std::string& directory,
+                                                                 BulkLoad mode = BulkLoad::kNew) override;
 
   // The machine stops: stores that are open now can no longer flush, not even when they are closed.
   void Crash();

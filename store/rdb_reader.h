@@ -82,7 +82,7 @@ class RdbReader {
   void CountTaken();
   absl::Status Malformed(absl::string_view what) const;
 
-  const RdbReaderOptions options_;
+  RdbReaderOptions options_;
   std::string rest_;         // beginning of an item whose end was not fed yet
   absl::string_view input_;  // the caller's piece or rest_
   size_t taken_ = 0;         // bytes of input_ that were taken

@@ -29,11 +29,7 @@ struct SnapshotEncoder::Impl {
   size_t reserved_sent = 0;
   bool done = false;
 
-  uint64_t crc64 = 0;
-  uint64_t keys = 0;
-  uint64_t bytes = 0;
-  uint64_t chunks = 0;
-  StateDigest digest;
+  SnapshotCursor at;  // totals; last_key is where the scan begins
 };
 
 // Adds about chunk_bytes of entries, behind the field that holds their modified LSNs.
@@ -46,12 +42,11 @@ void SnapshotEncoder::Impl::AddEntries(EncodedChunk* chunk) {
     RdbAppendEntry(it->key(), it->value(), it->expire_at_ms(), &body);
     AppendVarint(ZigZag(static_cast<int64_t>(it->modified_lsn() - last_lsn)), &lsns);
     last_lsn = it->modified_lsn();
-    digest.sum.Add(EntryDigest(it->key(), it->value(), it->expire_at_ms(), it->modified_lsn()));
+    at.digest.Add(EntryDigest(it->key(), it->value(), it->expire_at_ms(), it->modified_lsn()));
     ++chunk->keys;
     chunk->last_key.assign(it->key().data(), it->key().size());
   }
   if (chunk->keys == 0) return;
-  digest.keys += chunk->keys;
   chunk->data.reserve(chunk->data.size() + lsns.size() + body.size() + 64);
   RdbAppendAux(kAuxMeta, lsns, &chunk->data);
   chunk->data += body;
@@ -67,8 +62,8 @@ absl::Status SnapshotEncoder::Impl::AddEnd(EncodedChunk* chunk) {
   RdbAppendAux(kAuxReserved, absl::string_view(reserved).substr(reserved_sent, part), &chunk->data);
   reserved_sent += part;
   if (reserved_sent < reserved.size()) return absl::OkStatus();
-  RdbAppendAux(kAuxDigest, digest.sum.Hex(), &chunk->data);
-  RdbAppendEof(Crc64JonesExtend(crc64, chunk->data), &chunk->data);
+  RdbAppendAux(kAuxDigest, at.digest.Hex(), &chunk->data);
+  RdbAppendEof(Crc64JonesExtend(at.crc64, chunk->data), &chunk->data);
   done = true;
   return absl::OkStatus();
 }
@@ -76,35 +71,41 @@ absl::Status SnapshotEncoder::Impl::AddEnd(EncodedChunk* chunk) {
 absl::StatusOr<std::optional<EncodedChunk>> SnapshotEncoder::Impl::Next() {
   if (done) return std::optional<EncodedChunk>();
   EncodedChunk chunk;
-  chunk.sequence = ++chunks;
-  if (chunks == 1) {
-    chunk.data = EncodeSnapshotHead(meta);
-    it = snapshot->Scan("", "", /*fill_cache=*/false);
+  chunk.sequence = at.sequence + 1;
+  if (chunk.sequence == 1) chunk.data = EncodeSnapshotHead(meta);
+  // Keys rise in byte order, so the first one behind another is that with a zero byte behind it.
+  if (it == nullptr) {
+    const std::string begin = at.last_key.empty() ? "" : at.last_key + '\0';
+    it = snapshot->Scan(begin, "", /*fill_cache=*/false);
   }
   AddEntries(&chunk);
   TOWLINE_RETURN_IF_ERROR(it->status());
-  if (!it->Valid() && chunk.data.size() < chunk_bytes) TOWLINE_RETURN_IF_ERROR(AddEnd(&chunk));
-  if (!done) crc64 = Crc64JonesExtend(crc64, chunk.data);
+  // A stream can go on behind entries only: what follows them is in chunks of its own.
+  if (chunk.keys == 0) TOWLINE_RETURN_IF_ERROR(AddEnd(&chunk));
+  if (!done) at.crc64 = Crc64JonesExtend(at.crc64, chunk.data);
   chunk.crc32c = Crc32c(chunk.data);
-  keys += chunk.keys;
-  bytes += chunk.data.size();
+  at.sequence = chunk.sequence;
+  at.keys += chunk.keys;
+  at.bytes += chunk.data.size();
   return std::optional<EncodedChunk>(std::move(chunk));
 }
 
-SnapshotEncoder::SnapshotEncoder(std::shared_ptr<const StateSnapshot> snapshot, SnapshotMeta meta, size_t chunk_bytes)
+SnapshotEncoder::SnapshotEncoder(std::shared_ptr<const StateSnapshot> snapshot, SnapshotMeta meta, size_t chunk_bytes,
+                                 const SnapshotCursor& cursor)
     : impl_(std::make_unique<Impl>()) {
   impl_->snapshot = std::move(snapshot);
   impl_->meta = std::move(meta);
-  impl_->meta.position = impl_->snapshot->position();
+  if (cursor.sequence == 0) impl_->meta.position = impl_->snapshot->position();
   impl_->chunk_bytes = std::max<size_t>(chunk_bytes, 1);
+  impl_->at = cursor;
 }
 
 SnapshotEncoder::~SnapshotEncoder() = default;
 
 absl::StatusOr<std::optional<EncodedChunk>> SnapshotEncoder::Next() { return impl_->Next(); }
-uint64_t SnapshotEncoder::keys() const { return impl_->keys; }
-uint64_t SnapshotEncoder::bytes() const { return impl_->bytes; }
-uint64_t SnapshotEncoder::chunks() const { return impl_->chunks; }
-const StateDigest& SnapshotEncoder::digest() const { return impl_->digest; }
+uint64_t SnapshotEncoder::keys() const { return impl_->at.keys; }
+uint64_t SnapshotEncoder::bytes() const { return impl_->at.bytes; }
+uint64_t SnapshotEncoder::chunks() const { return impl_->at.sequence; }
+const Sum128& SnapshotEncoder::digest() const { return impl_->at.digest; }
 
 }  // namespace towline

@@ -58,6 +58,7 @@ class StoreBatch {
 struct StoreStats {
   uint64_t estimated_keys = 0;
   uint64_t disk_bytes = 0;
+  uint64_t pinned_bytes = 0;   // of files that only snapshots and iterators still need; part of disk_bytes
   bool write_stopped = false;  // the engine makes writers wait
 };
 
@@ -88,23 +89,38 @@ class Store {
   virtual StoreStats Stats() = 0;
 };
 
-// Fills a new store with sorted data, faster than Write.
+// Fills a store that nobody else uses with sorted data, faster than Write. What was made durable stays when a load is
+// broken off, and a later one can go on behind it.
 // Threads: external synchronization.
 class StoreBulkLoader {
  public:
   virtual ~StoreBulkLoader() = default;
 
-  // Keys must rise strictly over the loader's life. INVALID_ARGUMENT otherwise.
+  // Keys must rise strictly over the loader's life. INVALID_ARGUMENT otherwise. RESOURCE_EXHAUSTED: the disk is full,
+  // and what was added since the last Commit is lost.
   virtual absl::Status Add(absl::string_view key, absl::string_view value) = 0;
 
-  // For the few keys that come in another order. They must not lie between keys given to Add.
+  // For keys that come in another order. They must not lie between keys given to Add.
   virtual absl::Status AddUnordered(absl::string_view key, absl::string_view value) = 0;
 
-  // Bytes given to Add that are not yet durable in the target directory.
+  // Bytes given to Add, and to AddUnordered, that are not yet durable in the target directory.
   virtual uint64_t pending_bytes() const = 0;
+  virtual uint64_t unordered_pending_bytes() const = 0;
 
-  // Makes everything durable in the directory. Afterwards StoreFactory::Open finds it there. No Add after it.
+  // Makes durable what was given to Add and, if `unordered`, what was given to AddUnordered. More may be durable.
+  virtual absl::Status Commit(bool unordered) = 0;
+
+  // Keys k with lower <= k < upper that are durable in the directory; empty upper = to the end. Must not outlive the
+  // loader.
+  virtual std::unique_ptr<StoreIterator> NewIterator(absl::string_view lower, absl::string_view upper) = 0;
+
+  // Makes everything durable in the directory. Afterwards StoreFactory::Open finds it there. No other call after it.
   virtual absl::Status Finish() = 0;
+};
+
+enum class BulkLoad {
+  kNew,     // the directory must not hold a store yet: ALREADY_EXISTS
+  kResume,  // go on with what an earlier load made durable there, if anything
 };
 
 // Opens and creates stores.
@@ -116,8 +132,9 @@ class StoreFactory {
   // Opens the store in `directory`, creating an empty one if there is none.
   virtual absl::StatusOr<std::unique_ptr<Store>> Open(const std::string& directory) = 0;
 
-  // A loader for a new store in `directory`, which must not hold a store yet.
-  virtual absl::StatusOr<std::unique_ptr<StoreBulkLoader>> NewBulkLoader(const std::string& directory) = 0;
+  // A loader for the store in `directory`.
+  virtual absl::StatusOr<std::unique_ptr<StoreBulkLoader>> NewBulkLoader(const std::string& directory,
+                                                                         BulkLoad mode = BulkLoad::kNew) = 0;
 };
 
 }  // namespace towline

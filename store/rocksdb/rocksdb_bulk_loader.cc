@@ -13,7 +13,8 @@ namespace towline {
 namespace {
 
 constexpr uint64_t kFileBytes = 64ull << 20;
-constexpr size_t kUnorderedBatchBytes = 1 << 20;
+// Memory of unordered keys, from which on they become a file.
+constexpr size_t kUnorderedBytesMax = 16 << 20;
 // Trying to compress what cannot be compressed is a fifth of the work: after a file that shrank by less than a tenth,
 // the next ones are written as they are.
 constexpr uint64_t kPlainFiles = 7;
@@ -24,9 +25,10 @@ RocksDbBulkLoader::RocksDbBulkLoader(const rocksdb::Options& options, std::strin
     : options_(options), directory_(std::move(directory)), ingest_directory_(directory_ + ".ingest") {}
 
 absl::StatusOr<std::unique_ptr<StoreBulkLoader>> RocksDbBulkLoader::Create(const rocksdb::Options& options,
-                                                                           const std::string& directory) {
+                                                                           const std::string& directory,
+                                                                           BulkLoad mode) {
   rocksdb::Env& env = *rocksdb::Env::Default();
-  if (env.FileExists(directory + "/CURRENT").ok()) {
+  if (mode == BulkLoad::kNew && env.FileExists(directory + "/CURRENT").ok()) {
     return absl::AlreadyExistsError(absl::StrCat(directory, " holds a store already"));
   }
   std::unique_ptr<RocksDbBulkLoader> loader(new RocksDbBulkLoader(options, directory));
@@ -51,8 +53,10 @@ void RocksDbBulkLoader::RemoveIngestDirectory() {
   env.DeleteDir(ingest_directory_).PermitUncheckedError();
 }
 
+std::string RocksDbBulkLoader::NextPath() { return absl::StrCat(ingest_directory_, "/", ++files_, ".sst"); }
+
 absl::Status RocksDbBulkLoader::OpenFile() {
-  path_ = absl::StrCat(ingest_directory_, "/", ++files_, ".sst");
+  path_ = NextPath();
   rocksdb::Options options = options_;
   if (plain_files_left_ > 0) {
     --plain_files_left_;
@@ -72,13 +76,16 @@ absl::Status RocksDbBulkLoader::CloseFile() {
   writer_.reset();
   TOWLINE_RETURN_IF_ERROR(FromRocksDb(finished, path_));
   if (plain_files_left_ == 0 && info.file_size > pending_bytes_ / 10 * 9) plain_files_left_ = kPlainFiles;
+  TOWLINE_RETURN_IF_ERROR(TakeIn(path_));
+  pending_bytes_ = 0;
+  return absl::OkStatus();
+}
+
+absl::Status RocksDbBulkLoader::TakeIn(const std::string& path) {
   rocksdb::IngestExternalFileOptions options;
   options.move_files = true;
   options.write_global_seqno = false;
-  TOWLINE_RETURN_IF_ERROR(
-      FromRocksDb(db_->IngestExternalFile({path_}, options), absl::StrCat("cannot take in ", path_)));
-  pending_bytes_ = 0;
-  return absl::OkStatus();
+  return FromRocksDb(db_->IngestExternalFile({path}, options), absl::StrCat("cannot take in ", path));
 }
 
 absl::Status RocksDbBulkLoader::Add(absl::string_view key, absl::string_view value) {
@@ -92,20 +99,37 @@ absl::Status RocksDbBulkLoader::Add(absl::string_view key, absl::string_view val
 }
 
 absl::Status RocksDbBulkLoader::AddUnordered(absl::string_view key, absl::string_view value) {
-  TOWLINE_RETURN_IF_ERROR(FromRocksDb(unordered_.Put(ToSlice(key), ToSlice(value)), directory_));
-  return unordered_.GetDataSize() >= kUnorderedBatchBytes ? WriteUnordered() : absl::OkStatus();
+  unordered_.Add(key, value);
+  return unordered_.bytes() >= kUnorderedBytesMax ? WriteUnordered() : absl::OkStatus();
 }
 
 absl::Status RocksDbBulkLoader::WriteUnordered() {
-  const absl::Status status = FromRocksDb(db_->Write(UnloggedWrite(), &unordered_), directory_);
+  if (unordered_.empty()) return absl::OkStatus();
+  const std::string path = NextPath();
+  rocksdb::SstFileWriter writer(rocksdb::EnvOptions(options_), options_, nullptr, /*invalidate_page_cache=*/false);
+  TOWLINE_RETURN_IF_ERROR(FromRocksDb(writer.Open(path), path));
+  TOWLINE_RETURN_IF_ERROR(unordered_.ForEach([&](absl::string_view key, absl::string_view value) {
+    return FromRocksDb(writer.Put(ToSlice(key), ToSlice(value)), path);
+  }));
+  TOWLINE_RETURN_IF_ERROR(FromRocksDb(writer.Finish(), path));
+  TOWLINE_RETURN_IF_ERROR(TakeIn(path));
   unordered_.Clear();
-  return status;
+  return absl::OkStatus();
+}
+
+absl::Status RocksDbBulkLoader::Commit(bool unordered) {
+  TOWLINE_RETURN_IF_ERROR(CloseFile());
+  return unordered ? WriteUnordered() : absl::OkStatus();
+}
+
+std::unique_ptr<StoreIterator> RocksDbBulkLoader::NewIterator(absl::string_view lower, absl::string_view upper) {
+  rocksdb::ReadOptions options;
+  options.fill_cache = false;
+  return NewRocksDbIterator(*db_, options, lower, upper);
 }
 
 absl::Status RocksDbBulkLoader::Finish() {
-  TOWLINE_RETURN_IF_ERROR(CloseFile());
-  TOWLINE_RETURN_IF_ERROR(WriteUnordered());
-  TOWLINE_RETURN_IF_ERROR(FromRocksDb(db_->Flush(rocksdb::FlushOptions()), absl::StrCat("cannot flush ", directory_)));
+  TOWLINE_RETURN_IF_ERROR(Commit(/*unordered=*/true));
   TOWLINE_RETURN_IF_ERROR(FromRocksDb(db_->Close(), absl::StrCat("cannot close ", directory_)));
   db_.reset();
   RemoveIngestDirectory();

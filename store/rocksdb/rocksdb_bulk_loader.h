@@ -6,6 +6,7 @@
 #include <cstdint>
 #include <memory>
 #include <string>
+#include <vector>
 
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
@@ -14,29 +15,34 @@
 #include "rocksdb/db.h"
 #include "rocksdb/options.h"
 #include "rocksdb/sst_file_writer.h"
-#include "rocksdb/write_batch.h"
+#include "store/rocksdb/sorted_run.h"
 #include "store/store.h"
 
 namespace towline {
 
-// The target database is open while it is being filled: a sorted file is moved into it whenever one is full, the
-// unordered keys are written as usual, and Finish flushes them and closes it.
+// The target database is open while it is being filled: a sorted file is synced and moved into it whenever one is full
+// or Commit is called; unordered keys are gathered, sorted and moved in as a file of their own.
 class RocksDbBulkLoader : public StoreBulkLoader {
  public:
   static absl::StatusOr<std::unique_ptr<StoreBulkLoader>> Create(const rocksdb::Options& options,
-                                                                 const std::string& directory);
+                                                                 const std::string& directory, BulkLoad mode);
   ~RocksDbBulkLoader() override;
 
   absl::Status Add(absl::string_view key, absl::string_view value) override;
   absl::Status AddUnordered(absl::string_view key, absl::string_view value) override;
   uint64_t pending_bytes() const override { return pending_bytes_; }
+  uint64_t unordered_pending_bytes() const override { return unordered_.bytes(); }
+  absl::Status Commit(bool unordered) override;
+  std::unique_ptr<StoreIterator> NewIterator(absl::string_view lower, absl::string_view upper) override;
   absl::Status Finish() override;
 
  private:
   RocksDbBulkLoader(const rocksdb::Options& options, std::string directory);
 
+  std::string NextPath();
   absl::Status OpenFile();
   absl::Status CloseFile();
+  absl::Status TakeIn(const std::string& path);
   absl::Status WriteUnordered();
   void RemoveIngestDirectory();
 
@@ -53,7 +59,7 @@ class RocksDbBulkLoader : public StoreBulkLoader {
   std::string last_key_;
   bool started_ = false;
 
-  rocksdb::WriteBatch unordered_;
+  SortedRun unordered_;
 };
 
 }  // namespace towline

@@ -32,27 +32,6 @@ absl::StatusOr<std::optional<std::string>> Lookup(rocksdb::DB& db, const rocksdb
   return std::optional<std::string>(std::move(value));
 }
 
-class RocksDbIterator : public StoreIterator {
- public:
-  RocksDbIterator(rocksdb::DB& db, rocksdb::ReadOptions options, absl::string_view lower, absl::string_view upper)
-      : upper_(upper), upper_slice_(upper_) {
-    if (!upper_.empty()) options.iterate_upper_bound = &upper_slice_;
-    it_.reset(db.NewIterator(options));
-    if (upper_.empty() || lower < upper) it_->Seek(ToSlice(lower));
-  }
-
-  bool Valid() const override { return it_->Valid(); }
-  void Next() override { it_->Next(); }
-  absl::string_view key() const override { return ToView(it_->key()); }
-  absl::string_view value() const override { return ToView(it_->value()); }
-  absl::Status status() const override { return FromRocksDb(it_->status(), "cannot scan the store"); }
-
- private:
-  const std::string upper_;
-  const rocksdb::Slice upper_slice_;
-  std::unique_ptr<rocksdb::Iterator> it_;
-};
-
 class RocksDbSnapshot : public StoreSnapshot {
  public:
   explicit RocksDbSnapshot(rocksdb::DB& db) : db_(db), snapshot_(db.GetSnapshot()) {}
@@ -69,7 +48,7 @@ class RocksDbSnapshot : public StoreSnapshot {
     rocksdb::ReadOptions options;
     options.snapshot = snapshot_;
     options.fill_cache = fill_cache;
-    return std::make_unique<RocksDbIterator>(db_, options, lower, upper);
+    return NewRocksDbIterator(db_, options, lower, upper);
   }
 
  private:
@@ -139,6 +118,9 @@ class RocksDbStore : public Store {
     uint64_t stopped = 0;
     db_->GetIntProperty(rocksdb::DB::Properties::kEstimateNumKeys, &stats.estimated_keys);
     db_->GetIntProperty(rocksdb::DB::Properties::kTotalSstFilesSize, &stats.disk_bytes);
+    uint64_t live_bytes = 0;
+    db_->GetIntProperty(rocksdb::DB::Properties::kLiveSstFilesSize, &live_bytes);
+    stats.pinned_bytes = stats.disk_bytes > live_bytes ? stats.disk_bytes - live_bytes : 0;
     db_->GetIntProperty(rocksdb::DB::Properties::kIsWriteStopped, &stopped);
     stats.write_stopped = stopped != 0;
     return stats;
@@ -175,8 +157,8 @@ class RocksDbStoreFactory : public StoreFactory {
     return std::make_unique<RocksDbStore>(std::move(db), directory);
   }
 
-  absl::StatusOr<std::unique_ptr<StoreBulkLoader>> NewBulkLoader(const std::string& directory) override {
-    return RocksDbBulkLoader::Create(options_, directory);
+  absl::StatusOr<std::unique_ptr<StoreBulkLoader>> NewBulkLoader(const std::string& directory, BulkLoad mode) override {
+    return RocksDbBulkLoader::Create(options_, directory, mode);
   }
 
  private:

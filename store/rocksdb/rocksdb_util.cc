@@ -43,6 +43,27 @@ absl::StatusCode CodeOf(const rocksdb::Status& status) {
   return absl::StatusCode::kInternal;
 }
 
+class RocksDbIterator : public StoreIterator {
+ public:
+  RocksDbIterator(rocksdb::DB& db, rocksdb::ReadOptions options, absl::string_view lower, absl::string_view upper)
+      : upper_(upper), upper_slice_(upper_) {
+    if (!upper_.empty()) options.iterate_upper_bound = &upper_slice_;
+    it_.reset(db.NewIterator(options));
+    if (upper_.empty() || lower < upper) it_->Seek(ToSlice(lower));
+  }
+
+  bool Valid() const override { return it_->Valid(); }
+  void Next() override { it_->Next(); }
+  absl::string_view key() const override { return ToView(it_->key()); }
+  absl::string_view value() const override { return ToView(it_->value()); }
+  absl::Status status() const override { return FromRocksDb(it_->status(), "cannot scan the store"); }
+
+ private:
+  const std::string upper_;
+  const rocksdb::Slice upper_slice_;
+  std::unique_ptr<rocksdb::Iterator> it_;
+};
+
 }  // namespace
 
 absl::Status FromRocksDb(const rocksdb::Status& status, absl::string_view context) {
@@ -60,8 +81,8 @@ rocksdb::Options EngineOptions(const RocksDbOptions& options, std::shared_ptr<ro
   engine.allow_concurrent_memtable_write = false;
   engine.enable_write_thread_adaptive_yield = false;
   engine.memtable_factory = NewHintedMemtableFactory();
-  // Small memtables, because inserting into one that fits the processor's cache (2 MiB by default) is up to twice as fast; several of them
-  // make one file, as a large one would.
+  // Small memtables, because inserting into one that fits the processor's cache (2 MiB by default) is up to twice as
+  // fast; several of them make one file, as a large one would.
   engine.write_buffer_size = options.write_buffer_bytes / kMemtablesPerFlush;
   engine.min_write_buffer_number_to_merge = kMemtablesPerFlush;
   engine.max_write_buffer_number = kMemtablesMax;
@@ -97,6 +118,11 @@ rocksdb::Options EngineOptions(const RocksDbOptions& options, std::shared_ptr<ro
   engine.stats_dump_period_sec = 0;
   engine.stats_persist_period_sec = 0;
   return engine;
+}
+
+std::unique_ptr<StoreIterator> NewRocksDbIterator(rocksdb::DB& db, const rocksdb::ReadOptions& options,
+                                                  absl::string_view lower, absl::string_view upper) {
+  return std::make_unique<RocksDbIterator>(db, options, lower, upper);
 }
 
 rocksdb::WriteOptions UnloggedWrite() {

@@ -25,6 +25,10 @@ absl::Status FromRocksDb(const rocksdb::Status& status, absl::string_view contex
 
 rocksdb::Options EngineOptions(const RocksDbOptions& options, std::shared_ptr<rocksdb::Cache> cache);
 
+// Must not outlive `db`, nor the snapshot in `options`.
+std::unique_ptr<StoreIterator> NewRocksDbIterator(rocksdb::DB& db, const rocksdb::ReadOptions& options,
+                                                  absl::string_view lower, absl::string_view upper);
+
 // Writes that the engine's own log does not see.
 rocksdb::WriteOptions UnloggedWrite();
 

@@ -180,7 +180,7 @@ void RunSnapshot(const Args& args) {
   cpu_start = ThreadSeconds();
   SnapshotInstaller installer(*factory->NewBulkLoader(to));
   for (const EncodedChunk& chunk : chunks) TOWLINE_CHECK(installer.AddChunk(chunk).ok());
-  TOWLINE_CHECK(installer.Finish(encoder.keys(), encoder.digest().sum.Hex()).ok());
+  TOWLINE_CHECK(installer.Finish(encoder.keys(), encoder.digest().Hex()).ok());
   std::printf("install: %.0f MB/s, %.0f per thread-second\n", megabytes / (Now() - start),
               megabytes / (ThreadSeconds() - cpu_start));
 }

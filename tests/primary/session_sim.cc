@@ -246,7 +246,7 @@ void SessionSim::LoadSnapshot(SimLink& link) {
   v1::FetchSnapshotRequest request;
   *request.mutable_start() = link.start;
   const SimLink* const alive = AliveLink(owner);
-  absl::StatusOr<std::unique_ptr<SnapshotSession>> session = source_->NewSnapshotSession(request);
+  absl::StatusOr<std::unique_ptr<SnapshotSession>> session = source_->NewSnapshotSession(request, [] {});
   if (!session.ok()) {
     const std::string reason = GetErrorInfo(session.status()).reason;
     ASSERT_TRUE(reason == "plan_changed" || (reason == "slot_in_use" && alive != nullptr)) << session.status();

@@ -135,7 +135,7 @@ TEST_F(SourceSlotsTest, ATemporarySlotCarriesNoSnapshotAndNoRewind) {
   v1::FetchSnapshotRequest request;
   *request.mutable_start() = Temporary(ReplicaStart("r1", 0));
   EXPECT_EQ(Ask(request.start()).decision(), v1::RESUME_DECISION_FULL);
-  EXPECT_THAT(source_->NewSnapshotSession(request).status(), ReasonIs("invalid_start"));
+  EXPECT_THAT(source_->NewSnapshotSession(request, [] {}).status(), ReasonIs("invalid_start"));
   EXPECT_TRUE(slots_->List().empty());
 }
 
@@ -163,7 +163,7 @@ TEST_F(SourceSlotsTest, ADivergedReplicaLosesItsSlotWhenItIsToldToLoadASnapshot)
 
   v1::FetchSnapshotRequest request;
   *request.mutable_start() = start;
-  ASSERT_THAT(source_->NewSnapshotSession(request), IsOk());
+  ASSERT_THAT(source_->NewSnapshotSession(request, [] {}), IsOk());
   EXPECT_EQ(SlotOf("r1").state, slots::SlotState::kBootstrapping);
   Ask(start);  // while it loads
   EXPECT_EQ(SlotOf("r1").state, slots::SlotState::kBootstrapping);

@@ -12,6 +12,8 @@
 namespace towline::test {
 namespace {
 
+constexpr uint64_t kSnapshotId = 77;
+
 // A store that holds the state of a log at one LSN.
 struct StateAt {
   StateAt(const LogMaker& log, Lsn lsn) {
@@ -51,6 +53,7 @@ v1::FetchSnapshotResponse MakeHeader(const LogMaker& log, Lsn lsn) {
     added.set_term_id(entry.term_id);
   }
   header.set_slot_generation(9);
+  header.set_snapshot_id(kSnapshotId);
   header.set_estimated_keys(lsn);
   header.set_estimated_bytes(lsn * 40);
   return response;
@@ -65,6 +68,7 @@ v1::FetchSnapshotResponse MakeChunk(const EncodedChunk& encoded) {
   chunk.set_keys(encoded.keys);
   chunk.set_crc32c(encoded.crc32c);
   chunk.set_data(encoded.data);
+  chunk.set_snapshot_id(kSnapshotId);
   return response;
 }
 
@@ -90,7 +94,7 @@ std::vector<v1::FetchSnapshotResponse> MakeSnapshot(const LogMaker& log, Lsn lsn
   end.set_keys(encoder.keys());
   end.set_bytes(encoder.bytes());
   end.set_chunks(encoder.chunks());
-  end.set_digest(encoder.digest().sum.Hex());
+  end.set_digest(encoder.digest().Hex());
   return stream;
 }
 

@@ -48,7 +48,7 @@ class CodecTest : public ::testing::Test {
       chunks.push_back(**std::move(chunk));
     }
     keys_ = encoder.keys();
-    digest_ = encoder.digest().sum.Hex();
+    digest_ = encoder.digest().Hex();
     EXPECT_EQ(digest_, digest->sum.Hex());
     EXPECT_EQ(keys_, digest->keys);
     EXPECT_EQ(encoder.chunks(), chunks.size());

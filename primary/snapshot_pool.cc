@@ -1,0 +1,171 @@
+#include "primary/snapshot_pool.h"
+
+#include <algorithm>
+#include <utility>
+
+#include "absl/strings/str_cat.h"
+
+#include "common/error.h"
+#include "common/history.h"
+
+namespace towline {
+namespace {
+
+// Who is sent away comes again between half of this and one and a half times as late, so that a crowd spreads.
+constexpr uint64_t kRetryMs = 1000;
+// Of the limit, in seconds: what may be sent at once after a pause.
+constexpr double kBurstSeconds = 0.1;
+// Weight of the newest stream in the measured rate.
+constexpr double kRateWeight = 0.3;
+
+}  // namespace
+
+absl::Status SnapshotPool::Limit(const std::string& what) const {
+  const uint64_t retry_ms = kRetryMs / 2 + rng_.Next() % kRetryMs;
+  ErrorInfo info{"snapshot_limit",
+                 what,
+                 "ask again later; the limits are bootstrap.max_sessions and max_snapshots",
+                 {{"retry_after_ms", absl::StrCat(retry_ms)}}};
+  return MakeError(absl::StatusCode::kResourceExhausted, std::move(info));
+}
+
+absl::Status SnapshotPool::Enter() {
+  MutexLock lock(&mutex_);
+  if (sessions_ >= options_.sessions_max) return Limit(absl::StrCat(sessions_, " snapshots are being sent already"));
+  ++sessions_;
+  return absl::OkStatus();
+}
+
+void SnapshotPool::Leave() {
+  MutexLock lock(&mutex_);
+  --sessions_;
+}
+
+void SnapshotPool::Finished(uint64_t bytes, int64_t micros) {
+  MutexLock lock(&mutex_);
+  if (bytes == 0 || micros <= 0) return;
+  const double rate = static_cast<double>(bytes) * 1e6 / static_cast<double>(micros);
+  rate_ = rate_ == 0 ? rate : rate_ + kRateWeight * (rate - rate_);
+}
+
+SharedSnapshotPtr SnapshotPool::Find(uint64_t id) {
+  MutexLock lock(&mutex_);
+  for (const Entry& entry : entries_) {
+    if (entry.snapshot->id == id && !IsExpired(*entry.snapshot)) return entry.snapshot;
+  }
+  return nullptr;
+}
+
+SharedSnapshotPtr SnapshotPool::Newest(uint64_t data_generation, Lsn lsn, bool young) {
+  MutexLock lock(&mutex_);
+  for (auto it = entries_.rbegin(); it != entries_.rend(); ++it) {
+    const SharedSnapshot& snapshot = *it->snapshot;
+    if (snapshot.live->number() != data_generation || snapshot.meta.position.lsn < lsn) continue;
+    if (IsExpired(snapshot)) continue;
+    if (young && clock_.MonotonicMicros() - snapshot.made_micros > options_.join_micros) continue;
+    return it->snapshot;
+  }
+  return nullptr;
+}
+
+bool SnapshotPool::HasRoom() {
+  std::list<Entry> dropped;  // their end takes the store's lock: not under ours
+  MutexLock lock(&mutex_);
+  const auto full = [this]() TOWLINE_REQUIRES(mutex_) {
+    return entries_.size() >= static_cast<size_t>(options_.snapshots_max);
+  };
+  if (full()) DropUnusedLocked(clock_.MonotonicMicros(), &dropped);
+  return !full();
+}
+
+absl::Status SnapshotPool::Full() const {
+  return Limit(absl::StrCat(options_.snapshots_max, " snapshots are live, and none of them may be joined any more"));
+}
+
+absl::StatusOr<SharedSnapshotPtr> SnapshotPool::Make(std::shared_ptr<LogAndState> live, SnapshotMeta meta,
+                                                     const History& history) {
+  auto snapshot = std::make_shared<SharedSnapshot>();
+  TOWLINE_ASSIGN_OR_RETURN(snapshot->state, live->state().Snapshot());
+  const StoreStats stats = live->state().store().Stats();
+  meta.position = snapshot->state->position();
+  meta.history = CutAt(history, meta.position.lsn);
+  meta.created_unix_s = static_cast<uint64_t>(clock_.WallMicros()) / 1'000'000;
+  meta.estimated_keys = stats.estimated_keys;
+  snapshot->id = NewId(rng_);
+  snapshot->live = std::move(live);
+  snapshot->meta = std::move(meta);
+  snapshot->estimated_bytes = stats.disk_bytes;
+  snapshot->made_micros = clock_.MonotonicMicros();
+  MutexLock lock(&mutex_);
+  entries_.push_back({snapshot, snapshot->made_micros});
+  return SharedSnapshotPtr(std::move(snapshot));
+}
+
+bool SnapshotPool::IsExpired(const SharedSnapshot& snapshot) const {
+  return clock_.MonotonicMicros() - snapshot.made_micros > options_.age_max_micros;
+}
+
+bool SnapshotPool::MaySend() {
+  if (options_.bytes_per_second == 0) return true;
+  const double rate = static_cast<double>(options_.bytes_per_second);
+  MutexLock lock(&mutex_);
+  const int64_t now = clock_.MonotonicMicros();
+  tokens_ += rate * static_cast<double>(now - tokens_micros_) / 1e6;
+  tokens_ = std::min(tokens_, rate * kBurstSeconds);
+  tokens_micros_ = now;
+  return tokens_ > 0;
+}
+
+void SnapshotPool::Sent(uint64_t bytes) {
+  if (options_.bytes_per_second == 0) return;
+  MutexLock lock(&mutex_);
+  tokens_ -= static_cast<double>(bytes);
+}
+
+std::optional<double> SnapshotPool::StreamRate() const {
+  MutexLock lock(&mutex_);
+  return rate_ == 0 ? std::nullopt : std::optional<double>(rate_);
+}
+
+void SnapshotPool::DropUnusedLocked(int64_t used_before_micros, std::list<Entry>* dropped) {
+  for (auto it = entries_.begin(); it != entries_.end();) {
+    const auto next = std::next(it);
+    const bool in_use = it->snapshot.use_count() > 1;
+    if (!in_use && (it->used_micros <= used_before_micros || IsExpired(*it->snapshot))) {
+      dropped->splice(dropped->end(), entries_, it);
+    }
+    it = next;
+  }
+}
+
+void SnapshotPool::Tick() {
+  std::list<Entry> dropped;
+  MutexLock lock(&mutex_);
+  const int64_t now = clock_.MonotonicMicros();
+  for (Entry& entry : entries_) {
+    if (entry.snapshot.use_count() > 1) entry.used_micros = now;
+  }
+  DropUnusedLocked(now - options_.linger_micros, &dropped);
+}
+
+void SnapshotPool::Clear() {
+  std::list<Entry> dropped;
+  MutexLock lock(&mutex_);
+  dropped.swap(entries_);
+}
+
+SnapshotPoolStatus SnapshotPool::Status() const {
+  MutexLock lock(&mutex_);
+  SnapshotPoolStatus status;
+  status.live = entries_.size();
+  status.sessions = static_cast<uint64_t>(sessions_);
+  if (entries_.empty()) return status;
+  const SharedSnapshot& oldest = *entries_.front().snapshot;
+  status.oldest_seconds = static_cast<double>(clock_.MonotonicMicros() - oldest.made_micros) / 1e6;
+  status.oldest_lsn = oldest.meta.position.lsn;
+  const StoreStats stats = entries_.back().snapshot->live->state().store().Stats();
+  status.pinned_bytes = stats.pinned_bytes;
+  return status;
+}
+
+}  // namespace towline
