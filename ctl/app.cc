@@ -140,6 +140,7 @@ int RunTowctl(const std::vector<std::string>& arguments, Environment& environmen
   AddKvCommands(app, selection);
   AddExportCommand(app, selection);
   AddImportCommand(app, selection);
+  AddSnapshotCommands(app, selection);
   AddTailCommand(app, selection);
   AddStatusCommands(app, selection);
   AddSlotCommands(app, selection);

@@ -73,6 +73,8 @@ void OnSelected(CLI::App& app, Selection& selection, Verb verb);
 void AddKvCommands(CLI::App& app, Selection& selection);
 void AddExportCommand(CLI::App& app, Selection& selection);
 void AddImportCommand(CLI::App& app, Selection& selection);
+void AddSnapshotCommands(CLI::App& app, Selection& selection);
+void AddSnapshotLoadCommand(CLI::App& snapshot, Selection& selection);
 void AddTailCommand(CLI::App& app, Selection& selection);
 void AddStatusCommands(CLI::App& app, Selection& selection);
 void AddSlotCommands(CLI::App& app, Selection& selection);

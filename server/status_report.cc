@@ -234,6 +234,7 @@ void FillStatus(Node& node, v1::GetStatusResponse* out) {
   for (const SnapshotSend& send : node.source().Snapshots().sends) FillSnapshotSend(send, out->add_snapshots());
   out->set_version(kVersion);
   out->set_uptime_seconds(static_cast<double>(node.clock().MonotonicMicros() - node.started_micros()) / 1e6);
+  out->set_record_bytes_max(node.config().limits_record_bytes);
   if (const Forecast forecast = node.source().ForecastNode(); forecast.disk) {
     FillDisk(*forecast.disk, node.config(), out->mutable_disk());
   }

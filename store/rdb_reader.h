@@ -8,8 +8,8 @@
 //     if (event.kind == RdbEvent::Kind::kEnd) ...
 //   }
 //
-// Strings may be plain, integers or LZF-compressed. Other types and modules are refused by name. No claim of the input
-// makes the reader allocate: memory stays within what was fed and what it decompresses to.
+// Strings may be plain, integers or LZF-compressed. Other types are refused by name, or skipped without being held. No
+// claim of the input makes the reader allocate: memory stays within what was fed and what it decompresses to.
 
 #ifndef TOWLINE_STORE_RDB_READER_H_
 #define TOWLINE_STORE_RDB_READER_H_
@@ -21,12 +21,17 @@
 #include "absl/status/statusor.h"
 #include "absl/strings/string_view.h"
 
+#include "store/rdb_skip.h"
+
 namespace towline {
+
+class RdbCursor;
 
 struct RdbReaderOptions {
   uint64_t key_bytes_max = 64 << 10;
   uint64_t value_bytes_max = 512ull << 20;  // as in Redis
   bool require_checksum = false;            // refuse a stream whose writer did not compute the CRC-64
+  bool skip_other_types = false;            // report what is not a string as kOther instead of refusing it
 };
 
 // What Next() found. The views hold until the next call of Feed or Next.
@@ -37,6 +42,7 @@ struct RdbEvent {
     kSelectDb,  // number = database of the entries that follow
     kResizeDb,  // number = estimated keys
     kEntry,     // key, value, expire_at_ms
+    kOther,     // skipped: value = "list", "function", ...; number = 1 with key and expire_at_ms, 0 if it has no key
     kEnd,       // the checksum was read and holds
   };
   Kind kind = Kind::kNeedMore;
@@ -64,20 +70,24 @@ class RdbReader {
   // error, or kEnd, the reader is of no more use.
   absl::StatusOr<RdbEvent> Next();
 
-  // Bytes of the stream that were taken as whole items.
+  // Bytes of the stream that were taken: as whole items, but for one that is being skipped.
   uint64_t offset() const { return offset_ + taken_; }
   // CRC-64 of those bytes.
   uint64_t crc() const;
   // Version from the magic; 0 before it was read.
   uint32_t version() const { return version_; }
+  // Whether the stream is of Valkey's own format.
+  bool valkey() const { return valkey_; }
+  // After kEnd: whether the stream had a checksum, which holds. False = its writer computed none.
+  bool had_checksum() const { return had_checksum_; }
 
  private:
-  class Cursor;
-
-  absl::StatusOr<RdbEvent> TakeMagic(Cursor& cursor);
-  absl::StatusOr<RdbEvent> TakeItem(Cursor& cursor);
-  absl::StatusOr<RdbEvent> TakeEntry(Cursor& cursor, uint8_t opcode);
-  absl::StatusOr<RdbEvent> TakeEof(Cursor& cursor);
+  absl::StatusOr<RdbEvent> TakeMagic(RdbCursor& cursor);
+  absl::StatusOr<RdbEvent> TakeItem(RdbCursor& cursor);
+  absl::StatusOr<RdbEvent> TakeEntry(RdbCursor& cursor, uint8_t opcode);
+  absl::StatusOr<RdbEvent> BeginOther(RdbCursor& cursor, uint8_t type, uint64_t expire_at_ms);
+  absl::StatusOr<RdbEvent> Skip();
+  absl::StatusOr<RdbEvent> TakeEof(RdbCursor& cursor);
   absl::StatusOr<RdbEvent> NeedMore();
   void CountTaken();
   absl::Status Malformed(absl::string_view what) const;
@@ -90,12 +100,15 @@ class RdbReader {
   uint64_t offset_ = 0;      // of input_ in the stream
   uint64_t crc_ = 0;
   uint32_t version_ = 0;
+  bool valkey_ = false;
+  bool had_checksum_ = false;
   bool ended_ = false;
   std::string decoded_[2];  // a key and a value that were not plain
-};
 
-// Redis' LZF. False if the input is malformed or does not decompress to exactly `size` bytes.
-bool LzfDecompress(absl::string_view compressed, uint64_t size, std::string* out);
+  RdbSkipper skip_;
+  RdbEvent other_;         // what is being skipped
+  std::string other_key_;  // its key
+};
 
 }  // namespace towline
 

@@ -136,6 +136,7 @@ absl::Status SnapshotInstaller::Impl::Take(const RdbEvent& event) {
     case RdbEvent::Kind::kSelectDb:
       return event.number == 0 ? absl::OkStatus() : SnapshotMalformed(absl::StrCat("database ", event.number));
     case RdbEvent::Kind::kResizeDb:
+    case RdbEvent::Kind::kOther:  // refused by the reader
     case RdbEvent::Kind::kNeedMore:
       return absl::OkStatus();
   }

@@ -83,11 +83,11 @@ class FakeKv final : public v1::KvService::Service {
     {
       MutexLock lock(&state_.mutex);
       ++state_.streams;
+      if (!state_.refuse_writes.ok()) return ToGrpcStatus(state_.refuse_writes);
     }
     bool hold = false;
     while (stream->Read(&request)) {
       MutexLock lock(&state_.mutex);
-      if (!state_.refuse_writes.ok()) return ToGrpcStatus(state_.refuse_writes);
       if (request.first_sequence() != response.acked_sequence() + 1) {
         return ToGrpcStatus(absl::InvalidArgumentError("a hole in the stream's sequence"));
       }

@@ -34,7 +34,7 @@ struct FakeState {
   v1::GetStatusResponse status;                          // what GetStatus answers, with wal.durable_lsn filled in
 
   // Switches.
-  absl::Status refuse_writes;               // Write, and the end of WriteStream
+  absl::Status refuse_writes;               // Write and WriteStream
   std::set<std::string> refused_keys;       // WriteStream: refused with reason record_too_large
   std::string busy_key;                     // WriteStream: refused once with reason queue_full
   uint64_t cut_stream_after = 0;            // WriteStream: end with UNAVAILABLE after so many elements, once; 0 = never

@@ -7,15 +7,17 @@ import threading
 
 class Relay:
     """Forwards connections to `target` (HOST:PORT); `endpoint` is its own address. What is held is not lost: it waits in
-    the sockets, and flows on when it is let go. Held connections look alive to both ends."""
+    the sockets, and flows on when it is let go. Held connections look alive to both ends. With `cut_after`, everything
+    ends once clients have sent so many bytes."""
 
-    def __init__(self, target):
+    def __init__(self, target, cut_after=None):
         host, port = target.rsplit(":", 1)
         self._target = (host, int(port))
         self._flows = {"up": threading.Event(), "down": threading.Event()}  # client to server, server to client
         self.release()
         self._sockets = []
         self._closed = False
+        self._left = cut_after
         self._listener = socket.create_server(("127.0.0.1", 0))
         self.endpoint = "127.0.0.1:%d" % self._listener.getsockname()[1]
         threading.Thread(target=self._accept, daemon=True).start()
@@ -45,13 +47,17 @@ class Relay:
                 continue  # the target is down: the client sees its connection end
             self._sockets += [client, server]
             for direction, source, sink in (("up", client, server), ("down", server, client)):
-                threading.Thread(target=self._copy, args=(self._flows[direction], source, sink), daemon=True).start()
+                threading.Thread(target=self._copy, args=(direction, source, sink), daemon=True).start()
 
-    @staticmethod
-    def _copy(flow, source, sink):
+    def _copy(self, direction, source, sink):
         with contextlib.suppress(OSError):
             while data := source.recv(1 << 16):
-                flow.wait()
+                self._flows[direction].wait()
+                if direction == "up" and self._left is not None:
+                    self._left -= len(data)
+                    if self._left < 0:
+                        self.close()
+                        return
                 sink.sendall(data)
         for each in (source, sink):
             with contextlib.suppress(OSError):

@@ -9,6 +9,7 @@
 #include "absl/strings/str_cat.h"
 
 #include "common/checksum.h"
+#include "store/rdb_cursor.h"
 #include "store/rdb_format.h"
 #include "store/rdb_reader.h"
 #include "store/rdb_writer.h"

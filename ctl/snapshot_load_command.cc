@@ -1,0 +1,222 @@
+// snapshot load: the strings of an RDB file as ordinary writes to a running primary.
+//
+// The file is read twice: the first pass verifies all of it, so that nothing is written from a bad one.
+
+#include <algorithm>
+#include <memory>
+#include <optional>
+#include <string>
+#include <utility>
+
+#include "absl/strings/str_cat.h"
+#include "absl/strings/str_format.h"
+
+#include "common/clock.h"
+#include "common/error.h"
+#include "common/names.h"
+#include "ctl/app.h"
+#include "ctl/batch_loader.h"
+#include "ctl/progress_line.h"
+#include "ctl/snapshot_file.h"
+#include "store/rdb_load_plan.h"
+
+namespace towline::ctl {
+namespace {
+
+// Of a node that does not say.
+constexpr uint64_t kDefaultRecordBytes = 8 << 20;
+
+struct LoadOptions {
+  std::string path;
+  bool skip_other_types = false;
+  bool has_db = false;
+  uint64_t db = 0;
+};
+
+// OK if the node takes writes now. Sends none.
+absl::Status AskWritable(client::Client& client) {
+  for (;;) {
+    const absl::Status status = client.OpenWriteStream(client::WriteStreamOptions(), nullptr)->Finish();
+    if (status.ok() || !client.Follow(status)) return status;
+  }
+}
+
+absl::Status NothingWritten(const absl::Status& status) {
+  ErrorInfo info = GetErrorInfo(status);
+  absl::StrAppend(&info.next_action, info.next_action.empty() ? "" : "; ", "nothing was written");
+  return MakeError(status.code(), info);
+}
+
+class Load {
+ public:
+  Load(Context& context, const LoadOptions& options) : context_(context), options_(options) {}
+
+  int Run() {
+    auto client = context_.Connect();
+    if (!client.ok()) return context_.Fail(client.status());
+    const absl::Status prepared = Prepare(**client);
+    if (!prepared.ok()) return context_.Fail(prepared);
+    const absl::Status status = Send(**client);
+    return Summarize(status);
+  }
+
+ private:
+  absl::Status Prepare(client::Client& client);
+  absl::Status Send(client::Client& client);
+  absl::Status Walk(BatchLoader& loader, ProgressLine& line);
+  absl::Status ToldHowFar(const absl::Status& status) const;
+  void PrintJson(absl::string_view ended, double seconds);
+  void PrintText(absl::string_view ended, double seconds);
+  int Summarize(const absl::Status& status);
+
+  Context& context_;
+  const LoadOptions& options_;
+  SnapshotFile file_;
+  uint64_t record_bytes_max_ = 0;
+  std::optional<RdbLoadPlan> plan_;
+  BatchLoader::Acked acked_;
+  uint64_t sent_ = 0;  // keys
+  double seconds_ = 0;
+};
+
+// Everything that can be known before the first write.
+absl::Status Load::Prepare(client::Client& client) {
+  TOWLINE_ASSIGN_OR_RETURN(file_, OpenSnapshotFile(options_.path));
+  TOWLINE_RETURN_IF_ERROR(AskWritable(client));
+  TOWLINE_ASSIGN_OR_RETURN(const v1::GetStatusResponse status, client.GetStatus());
+  record_bytes_max_ = status.record_bytes_max() == 0 ? kDefaultRecordBytes : status.record_bytes_max();
+  record_bytes_max_ = std::min<uint64_t>(record_bytes_max_, client::kStreamElementSizeMax);
+
+  RdbLoadOptions options;
+  if (options_.has_db) options.db = options_.db;
+  options.skip_other_types = options_.skip_other_types;
+  options.record_bytes_max = record_bytes_max_;
+  options.now_ms = static_cast<uint64_t>(SystemClock()->WallMicros()) / 1000;
+  plan_.emplace(options);
+  const auto report = VerifySnapshotFile(context_, file_, [this](const RdbEvent& event, const RdbPlace& place) {
+    plan_->Take(event, place);
+    return absl::OkStatus();
+  });
+  return report.ok() ? plan_->Decide() : NothingWritten(report.status());
+}
+
+absl::Status Load::Walk(BatchLoader& loader, ProgressLine& line) {
+  const RdbVisitor visit = [&](const RdbEvent& event, const RdbPlace& place) {
+    if (!plan_->Loads(event, place)) return absl::OkStatus();
+    ++sent_;
+    return loader.Add(event.key, event.value, event.expire_at_ms, place.offset);
+  };
+  const RdbProgress progress = [&](uint64_t) {
+    const BatchLoader::Acked acked = loader.acked();
+    line.Show(acked.offset, absl::StrCat(acked.keys, " keys"));
+    return context_.interrupt().triggered() ? absl::CancelledError("interrupted") : absl::OkStatus();
+  };
+  TOWLINE_RETURN_IF_ERROR(WalkRdb(*file_.file, RdbCheckOptions(), visit, progress).status());
+  if (sent_ == plan_->counts().keys) return absl::OkStatus();
+  return MakeError(absl::StatusCode::kDataLoss, "file_changed",
+                   absl::StrCat(file_.path, " changed while it was loaded: it held ", plan_->counts().keys,
+                                " keys to load, and then ", sent_));
+}
+
+absl::Status Load::Send(client::Client& client) {
+  ProgressLine line(context_, "loading", file_.bytes);
+  BatchLoader loader(client, record_bytes_max_);
+  // After an interrupt what was sent may still be answered, for as long as any other answer may take.
+  Interrupt ended;
+  absl::Status status;
+  {
+    InterruptWatch watch(context_.interrupt(), [this, &ended, &loader] {
+      if (!ended.WaitFor(context_.options().timeout_us)) loader.Cancel();
+    });
+    status = Walk(loader, line);
+    const absl::Status end = loader.Finish();
+    if (status.ok()) status = end;
+    ended.Trigger();
+  }
+  acked_ = loader.acked();
+  seconds_ = std::max(line.seconds(), 1e-9);
+  return status.ok() ? status : ToldHowFar(status);
+}
+
+// `status` with what it means for a load.
+absl::Status Load::ToldHowFar(const absl::Status& status) const {
+  ErrorInfo info = GetErrorInfo(status);
+  absl::StrAppend(&info.message, "; ", acked_.keys, " of ", plan_->counts().keys,
+                  " keys are known to be written, others may be");
+  if (!info.next_action.empty()) info.next_action += "; ";
+  info.next_action += "then load the file again: that is safe, it writes the same keys with the same values";
+  return MakeError(status.code(), info);
+}
+
+void Load::PrintJson(absl::string_view ended, double seconds) {
+  const RdbLoadCounts& counts = plan_->counts();
+  Json json = Json::object();
+  json["ended"] = std::string(ended);
+  json["file"] = file_.path;
+  json["file_bytes"] = file_.bytes;
+  json["db"] = plan_->db();
+  json["keys"] = acked_.keys;
+  json["bytes"] = acked_.bytes;
+  json["keys_to_load"] = counts.keys;
+  json["expired"] = counts.expired;
+  json["skipped"] = CountsJson(plan_->SkippedTypes());
+  json["keys_in_other_databases"] = plan_->keys_elsewhere();
+  json["position"] = acked_.position ? ProtoToJson(*acked_.position) : Json(nullptr);
+  json["seconds"] = seconds;
+  json["keys_per_second"] = static_cast<double>(acked_.keys) / seconds;
+  json["bytes_per_second"] = static_cast<double>(acked_.bytes) / seconds;
+  context_.Print(json);
+}
+
+void Load::PrintText(absl::string_view ended, double seconds) {
+  const RdbLoadCounts& counts = plan_->counts();
+  std::ostream& out = context_.out();
+  out << ended << ": " << acked_.keys << " of " << counts.keys << " keys, " << FormatBytes(acked_.bytes) << " in "
+      << FormatSeconds(seconds) << ", " << absl::StrFormat("%.0f", static_cast<double>(acked_.keys) / seconds)
+      << " keys/s, " << FormatRate(static_cast<double>(acked_.bytes) / seconds) << "\n";
+  const auto skipped = plan_->SkippedTypes();
+  out << "left out: " << counts.expired << " expired" << (skipped.empty() ? "" : ", ") << CountsText(skipped);
+  if (plan_->keys_elsewhere() > 0) out << ", " << plan_->keys_elsewhere() << " keys in other databases";
+  out << "\n";
+  if (acked_.position) out << "position: term " << acked_.position->term() << " lsn " << acked_.position->lsn() << "\n";
+}
+
+int Load::Summarize(const absl::Status& status) {
+  const bool interrupted = context_.interrupt().triggered();
+  const absl::string_view ended = status.ok() ? "end_of_file" : interrupted ? "interrupted" : "failed";
+  if (context_.json()) {
+    PrintJson(ended, seconds_);
+  } else {
+    PrintText(ended, seconds_);
+  }
+  (void)context_.FlushOut();
+  return status.ok() ? kExitOk : context_.Fail(status);
+}
+
+}  // namespace
+
+void AddSnapshotLoadCommand(CLI::App& snapshot, Selection& selection) {
+  auto options = std::make_shared<LoadOptions>();
+  CLI::App* verb = snapshot.add_subcommand("load", "Write the string keys of an RDB file to a running primary");
+  verb->add_option("file", options->path, "A dump of Redis or Valkey, or a snapshot of Towline")->required();
+  verb->add_flag("--skip-other-types", options->skip_other_types,
+                 "Leave out what is not a string (lists, hashes, functions, ...) instead of refusing the file");
+  CLI::Option* const db = AddNumber(*verb, "--db", &options->db, "Load this database of a file that holds several");
+  verb->footer(
+      "The whole file is verified before the first write. Keys become ordinary writes: a key of the same name is\n"
+      "overwritten, other keys stay, and the cluster keeps its identity and its log. Expiries stay the absolute times "
+      "that\n"
+      "they are; keys that have expired are left out. Loading a file again, after a lost connection for example, is "
+      "safe.\n"
+      "Refused with counts, before anything is written: keys in several databases, other types, keys of 0 bytes or "
+      "more\n"
+      "than 64 KiB, records above limits.record_bytes of the primary.\n"
+      "Examples:\n  redis-cli --rdb dump.rdb && towctl snapshot load dump.rdb\n"
+      "  towctl snapshot load dump.rdb --db 3 --skip-other-types");
+  OnSelected(*verb, selection, [options, db](Context& context) {
+    options->has_db = db->count() > 0;
+    return Load(context, *options).Run();
+  });
+}
+
+}  // namespace towline::ctl
