@@ -34,9 +34,13 @@ struct LoadOptions {
 };
 
 // OK if the node takes writes now. Sends none.
-absl::Status AskWritable(client::Client& client) {
+absl::Status AskWritable(Context& context, client::Client& client) {
   for (;;) {
-    const absl::Status status = client.OpenWriteStream(client::WriteStreamOptions(), nullptr)->Finish();
+    // A call with a time limit first: a stream has none, and waits as long as the node does.
+    TOWLINE_RETURN_IF_ERROR(client.GetStatus().status());
+    const auto stream = client.OpenWriteStream(client::WriteStreamOptions(), nullptr);
+    InterruptWatch watch(context.interrupt(), [&stream] { stream->Cancel(); });
+    const absl::Status status = stream->Finish();
     if (status.ok() || !client.Follow(status)) return status;
   }
 }
@@ -82,7 +86,7 @@ class Load {
 // Everything that can be known before the first write.
 absl::Status Load::Prepare(client::Client& client) {
   TOWLINE_ASSIGN_OR_RETURN(file_, OpenSnapshotFile(options_.path));
-  TOWLINE_RETURN_IF_ERROR(AskWritable(client));
+  TOWLINE_RETURN_IF_ERROR(AskWritable(context_, client));
   TOWLINE_ASSIGN_OR_RETURN(const v1::GetStatusResponse status, client.GetStatus());
   record_bytes_max_ = status.record_bytes_max() == 0 ? kDefaultRecordBytes : status.record_bytes_max();
   record_bytes_max_ = std::min<uint64_t>(record_bytes_max_, client::kStreamElementSizeMax);

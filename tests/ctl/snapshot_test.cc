@@ -92,6 +92,16 @@ TEST_F(SnapshotTest, LoadWritesBatchesWithoutRequestIds) {
   EXPECT_TRUE(server_.state().request_ids.empty());
 }
 
+TEST_F(SnapshotTest, LoadTakesASnapshotOfTowlineWithoutItsExpiredKeys) {
+  const std::string path = WriteTestFile("golden_load.rdb", test::ReadGolden("tests/golden/rdb_v9.hex"));
+  const VerbResult result = towctl_({"snapshot", "load", path, "-o", "json"});
+  EXPECT_EQ(result.code, 0) << result.err;
+  EXPECT_EQ(result.json()["keys"], 1);
+  EXPECT_EQ(result.json()["expired"], 1);
+  EXPECT_EQ(server_.Value("a"), "one");
+  EXPECT_FALSE(server_.Value("bb").has_value());
+}
+
 TEST_F(SnapshotTest, BatchesKeepToTheLimitOfThePrimary) {
   server_.state().status.set_record_bytes_max(2'000);
   EXPECT_EQ(towctl_({"snapshot", "load", WriteTestFile("fits.rdb", Dump(100, 900))}).code, 0);
