@@ -33,7 +33,6 @@ BIN = pathlib.Path(os.environ.get("TOWLINE_BIN_DIR", SOURCE / "build/bin"))
 TOWLINED = str(BIN / "towlined")
 TOWCTL = str(BIN / "towctl")
 LONG = os.environ.get("TOWLINE_LONG") == "1"
-SLOW = float(os.environ.get("TOWLINE_SLOW", "1"))
 SEED = int(os.environ.get("TOWLINE_SEED") or random.SystemRandom().getrandbits(32))
 LOG_TAIL_LINES = 60
 
@@ -48,27 +47,14 @@ sys.path.insert(0, STUBS)
 import grpc  # noqa: E402
 import towline_client  # noqa: E402
 from towline.v1 import admin_service_pb2, admin_service_pb2_grpc  # noqa: E402
+from waiting import SLOW, wait_until  # noqa: E402
 
 
 def repetitions(short, long=20):
     return long if LONG else short
 
 
-# --- Waiting ---
-
-def wait_until(condition, what, timeout=30.0, interval=0.02, describe=None):
-    """Polls `condition` until it returns something true, and returns that. AssertionError after `timeout` seconds, with
-    what `describe()` says."""
-    deadline = time.monotonic() + timeout * SLOW
-    while True:
-        result = condition()
-        if result:
-            return result
-        if time.monotonic() > deadline:
-            detail = f"; last: {describe()}" if describe else ""
-            raise AssertionError(f"waited {timeout * SLOW:g} s in vain for: {what}{detail}")
-        time.sleep(interval)
-
+# --- Ports ---
 
 def free_ports(count):
     """Ports that nothing listens on, below the range from which the kernel takes the local ports of connections: a
