@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <pthread.h>
 #include <sched.h>
+#include <sys/resource.h>
 #include <thread>
 #include <utility>
 
@@ -12,6 +13,8 @@
 
 namespace towline {
 namespace {
+
+constexpr int kBackgroundNice = 10;
 
 // Longer waits are cut into pieces of this size, which keeps every time point within range.
 constexpr int64_t kWaitPieceMicros = int64_t{3600} * 1000000;
@@ -100,6 +103,7 @@ void SetThreadPriority(LoopPriority priority) {
   if (priority == LoopPriority::kNormal) return;
   const sched_param none{};
   (void)pthread_setschedparam(pthread_self(), SCHED_BATCH, &none);
+  if (priority == LoopPriority::kBackground) (void)setpriority(PRIO_PROCESS, 0, kBackgroundNice);
 }
 
 std::unique_ptr<Executor> NewThreadExecutor() { return std::make_unique<ThreadExecutor>(); }

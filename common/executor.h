@@ -43,6 +43,8 @@ enum class LoopPriority {
   // Work that nobody waits for by the microsecond: its wake-ups do not interrupt threads that run (SCHED_BATCH, see
   // sched(7)), so on a small machine it works in fewer, larger pieces.
   kBatch,
+  // Work that gives way to all others of this machine (SCHED_BATCH, nice 10). A thread cannot take this back.
+  kBackground,
 };
 
 // Gives the calling thread a priority. Where that is not allowed, it is only less polite.

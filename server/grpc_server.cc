@@ -24,7 +24,7 @@ namespace towline {
 namespace {
 
 constexpr int kMessageBytesMax = 16 << 20;
-constexpr int kReadThreads = 2;
+constexpr int kReadThreads = 4;
 constexpr int kStreamThreads = 2;
 constexpr int kAdminThreads = 4;  // waits for digests, recoveries and Members records hold one each
 constexpr int kSnapshotThreads = 2;
@@ -65,7 +65,7 @@ class GrpcServerImpl final : public GrpcServer {
       : node_(node),
         reads_(NewThreadWorkPool("read", kReadThreads, kPoolQueueMax)),
         streams_(NewThreadWorkPool("stream", kStreamThreads, kStreamQueueMax)),
-        snapshots_(NewThreadWorkPool("snapshot", kSnapshotThreads, kStreamQueueMax, LoopPriority::kBatch)),
+        snapshots_(NewThreadWorkPool("snapshot", kSnapshotThreads, kStreamQueueMax, LoopPriority::kBackground)),
         admin_pool_(NewThreadWorkPool("admin", kAdminThreads, kPoolQueueMax)),
         kv_(node, *reads_),
         replication_(node, *streams_, *snapshots_, *admin_pool_),

@@ -12,6 +12,7 @@
 #include "client/rpc_status.h"
 #include "common/error.h"
 #include "primary/write_intake.h"
+#include "server/bookmark.h"
 #include "server/position_proto.h"
 #include "server/rpc_call.h"
 #include "server/run_on_pool.h"
@@ -82,6 +83,7 @@ absl::StatusOr<PinnedState> PinLive(Node& node) {
 absl::Status DoGet(Node& node, const v1::GetRequest& request, v1::GetResponse* response) {
   TOWLINE_RETURN_IF_ERROR(CheckKey(request.key()));
   TOWLINE_RETURN_IF_ERROR(node.CheckReadable());
+  TOWLINE_RETURN_IF_ERROR(AwaitBookmark(node, request));
   const auto live = node.Live();
   // The position is read first: the state read afterwards is at least as new.
   const Position position = live->state().applied();
@@ -96,6 +98,7 @@ absl::Status DoBatchGet(Node& node, const v1::BatchGetRequest& request, v1::Batc
     return MakeError(absl::StatusCode::kInvalidArgument, "too_many_keys",
                      absl::StrCat(request.keys_size(), " keys; the limit is ", kBatchGetMax), "split the request");
   }
+  TOWLINE_RETURN_IF_ERROR(AwaitBookmark(node, request));
   TOWLINE_ASSIGN_OR_RETURN(const PinnedState pinned, PinLive(node));
   const uint64_t now_ms = NowMs(node);
   for (const std::string& key : request.keys()) {
@@ -172,6 +175,7 @@ absl::Status DoScan(Node& node, ScanRegistry& scans, const v1::ScanRequest& requ
   if (token.snapshot_id != 0) {
     TOWLINE_ASSIGN_OR_RETURN(pinned, scans.Use(token.snapshot_id));
   } else {
+    if (token.next_key.empty()) TOWLINE_RETURN_IF_ERROR(AwaitBookmark(node, request));
     TOWLINE_ASSIGN_OR_RETURN(pinned, PinLive(node));
   }
   FillPosition(node.View().cluster_id, pinned.snapshot->position(), response->mutable_position());

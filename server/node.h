@@ -75,6 +75,18 @@ class Node final : public SourceHost, public ReplicaHost {
   void OnUpstreamPath(const UpstreamPath& path) override;
   const GenerationEnvironment& environment() override { return environment_; }
 
+  // One of the few places of readers that wait for a position, so that the others are not held up.
+  class BookmarkSlot {
+   public:
+    explicit BookmarkSlot(Node& node) : node_(node), taken_(node.bookmark_waits_.fetch_add(1) < kBookmarkWaitsMax) {}
+    ~BookmarkSlot() { node_.bookmark_waits_.fetch_sub(1); }
+    bool taken() const { return taken_; }
+
+   private:
+    Node& node_;
+    const bool taken_;
+  };
+
   bool is_primary() const { return role_ == NodeRole::kPrimary; }
   // Why writes are not taken, or OK. On a replica: not_primary with the address, if known.
   absl::Status CheckWritable();
@@ -123,6 +135,7 @@ class Node final : public SourceHost, public ReplicaHost {
 
  private:
   class LiveAdapter;
+  static constexpr int kBookmarkWaitsMax = 2;
 
   Node(const NodeConfig& config, const NodeDependencies& deps);
   void MakeLifecycle();
@@ -151,6 +164,7 @@ class Node final : public SourceHost, public ReplicaHost {
   bool started_ TOWLINE_GUARDED_BY(mutex_) = false;
   bool stopped_ TOWLINE_GUARDED_BY(mutex_) = false;
   std::atomic<bool> fatal_{false};
+  std::atomic<int> bookmark_waits_{0};
 
   // Ticker only.
   Lsn watermark_candidate_ = 0;

@@ -75,6 +75,7 @@ absl::Status RocksDbBulkLoader::CloseFile() {
   const rocksdb::Status finished = writer_->Finish(&info);
   writer_.reset();
   TOWLINE_RETURN_IF_ERROR(FromRocksDb(finished, path_));
+  last_key_ = info.largest_key;
   if (plain_files_left_ == 0 && info.file_size > pending_bytes_ / 10 * 9) plain_files_left_ = kPlainFiles;
   TOWLINE_RETURN_IF_ERROR(TakeIn(path_));
   pending_bytes_ = 0;
@@ -89,10 +90,12 @@ absl::Status RocksDbBulkLoader::TakeIn(const std::string& path) {
 }
 
 absl::Status RocksDbBulkLoader::Add(absl::string_view key, absl::string_view value) {
-  if (started_ && key <= last_key_) return absl::InvalidArgumentError("keys of a bulk load must rise strictly");
-  if (writer_ == nullptr) TOWLINE_RETURN_IF_ERROR(OpenFile());
+  // Inside a file the writer checks it.
+  if (writer_ == nullptr) {
+    if (started_ && key <= last_key_) return absl::InvalidArgumentError("keys of a bulk load must rise strictly");
+    TOWLINE_RETURN_IF_ERROR(OpenFile());
+  }
   started_ = true;
-  last_key_.assign(key.data(), key.size());
   TOWLINE_RETURN_IF_ERROR(FromRocksDb(writer_->Put(ToSlice(key), ToSlice(value)), path_));
   pending_bytes_ += key.size() + value.size();
   return pending_bytes_ >= kFileBytes ? CloseFile() : absl::OkStatus();

@@ -56,7 +56,7 @@ class RocksDbBulkLoader : public StoreBulkLoader {
   uint64_t files_ = 0;
   uint64_t plain_files_left_ = 0;  // files to write without trying to compress
   uint64_t pending_bytes_ = 0;     // in the open file
-  std::string last_key_;
+  std::string last_key_;  // of the file before
   bool started_ = false;
 
   SortedRun unordered_;
