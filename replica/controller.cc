@@ -77,7 +77,7 @@ StepResult Controller::Step() {
 }
 
 StepResult Controller::RunPhase() {
-  retired_.RemoveUnused(host_.environment());
+  retired_.RemoveSome(host_.environment());
   switch (phase_) {
     case Phase::kStart:
       return Follow(Start());

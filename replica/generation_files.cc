@@ -12,6 +12,20 @@ namespace {
 
 std::string GenerationsDirectory(const std::string& data_directory) { return JoinPath(data_directory, "gen"); }
 
+// Files of one call of RemoveSome.
+constexpr size_t kFilesPerCall = 4;
+
+// Removes up to `most` entries of a directory that has no others in it; true if none is left.
+absl::StatusOr<bool> RemoveFiles(FileSystem& fs, const std::string& directory, size_t most) {
+  const absl::StatusOr<std::vector<std::string>> names = fs.List(directory);
+  if (absl::IsNotFound(names.status())) return true;
+  if (!names.ok()) return names.status();
+  for (size_t i = 0; i < std::min(most, names->size()); ++i) {
+    TOWLINE_RETURN_IF_ERROR(RemoveAll(fs, JoinPath(directory, (*names)[i])));
+  }
+  return names->size() <= most;
+}
+
 }  // namespace
 
 absl::Status MakeDirectoryDurably(FileSystem& fs, const std::string& parent, absl::string_view name) {
@@ -53,17 +67,22 @@ void RetiredGenerations::Add(const std::shared_ptr<Generation>& generation) {
   retired_.push_back({generation->number(), generation});
 }
 
-void RetiredGenerations::RemoveUnused(const GenerationEnvironment& env) {
-  for (auto it = retired_.begin(); it != retired_.end();) {
-    if (!it->generation.expired()) {
-      ++it;
-      continue;
+void RetiredGenerations::RemoveSome(const GenerationEnvironment& env) {
+  for (auto it = retired_.begin(); it != retired_.end(); ++it) {
+    if (!it->generation.expired()) continue;
+    absl::Status removed;
+    for (const std::string& directory :
+         {StoreDirectory(env.data_directory, it->number), WalDirectory(env.data_directory, it->number)}) {
+      const absl::StatusOr<bool> all = RemoveFiles(env.fs, directory, kFilesPerCall);
+      if (all.ok() && !*all) return;
+      removed.Update(all.status());
     }
-    const absl::Status removed = RemoveGeneration(env.fs, env.data_directory, it->number);
+    removed.Update(RemoveGeneration(env.fs, env.data_directory, it->number));
     // What could not be removed goes at the next start.
     env.logger.Log(removed.ok() ? LogLevel::kInfo : LogLevel::kWarning, "generation_removed",
                    {{"generation", it->number}, {"status", removed.ToString()}});
-    it = retired_.erase(it);
+    retired_.erase(it);
+    return;
   }
 }
 

@@ -38,8 +38,9 @@ class RetiredGenerations {
   // `generation` is not live any more.
   void Add(const std::shared_ptr<Generation>& generation);
 
-  // Removes the files of those that nobody holds any more.
-  void RemoveUnused(const GenerationEnvironment& env);
+  // Removes a few files of one that nobody holds any more: in small pieces, because the files are large, and the loop
+  // that calls this has records to take.
+  void RemoveSome(const GenerationEnvironment& env);
 
   std::vector<uint64_t> numbers() const;
 
