@@ -16,7 +16,7 @@ from crash_lib import BIN, CHANGING, EXIT_DONE, KILLED, describe, injection, par
 
 INSTALL_SCRIPT = str(BIN / "install_script")
 END_LSN = 107  # of the log in install_script.cc
-STRIDE = 1 if crash_lib.LONG else 5 * crash_lib.SLOW
+STRIDE = 1 if crash_lib.LONG else 7 * crash_lib.SLOW
 NOT_OURS = r'"(/usr)?/lib|"/(etc|proc|sys)/'  # of the program's start
 
 

@@ -6,7 +6,7 @@ from bootstrap_checks import MIB, SMALL_LOG, BootstrapTest, Churn, Totals
 from harness import repetitions
 from workload import StreamWriter, fill
 
-RECORDS = 20_000    # about 20 MiB
+RECORDS = 15_000    # about 15 MiB
 SENT_MAX = 1.1      # of the snapshot's size
 LOST_MAX = 2 * MIB  # by a kill
 
