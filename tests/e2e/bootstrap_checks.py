@@ -1,5 +1,4 @@
-"""What the tests of the re-bootstrap share: a transfer that is slow enough to be hit, and what is counted over the lives
-of a node."""
+"""What the tests of the re-bootstrap share: writers that go on, waits on a load, counters over the lives of a node."""
 
 import re
 import shutil

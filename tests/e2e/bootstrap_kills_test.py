@@ -68,9 +68,9 @@ class BootstrapKillsTest(BootstrapTest):
         self.assert_one_generation(r1)
 
     def test_what_is_sent_twice(self):
-        """Both ends are killed again and again in one load. What was durable is not sent again. What a kill costs is what
-        was on its way or not yet in a commit: up to a commit (100 ms of the transfer), a chunk (1 MiB) and what the
-        transport holds, on average LOST_MAX. The long form, 20 kills of 300 MB, so stays below SENT_MAX; 6 kills of the
+        """Both ends are killed again and again in one load. What was durable is not sent again. A kill costs what was
+        on its way or not yet in a commit: up to a commit (100 ms of the transfer), a chunk (1 MiB) and what the transport
+        holds, on average LOST_MAX. The long form, 20 kills of 300 MB, stays below SENT_MAX with that; 6 kills of the
         60 MB of the short form may cost a fifth."""
         kills = repetitions(3, 10)  # of each end
         records = repetitions(60_000, 300_000)
@@ -81,8 +81,8 @@ class BootstrapKillsTest(BootstrapTest):
         r1 = self.replica("r1", p1, options=SMALL_LOG).launch()
         with StreamWriter(p1, value_bytes=200, pace_seconds=0.02) as writer:
             for number in range(2 * kills):
-                self.assertIsNotNone(self.wait_taken(r1, (number + self.random.uniform(0.3, 1)) / (2 * kills) * records * 980),
-                                     "every kill hits the load")
+                share = (number + self.random.uniform(0.3, 1)) / (2 * kills)
+                self.assertIsNotNone(self.wait_taken(r1, share * records * 980), "every kill hits the load")
                 self.kill(totals, p1, r1, "primary" if number % 2 else "replica")
             r1.wait_state("streaming", timeout=60)
             writer.stop()
