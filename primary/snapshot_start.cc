@@ -118,14 +118,21 @@ absl::StatusOr<Source> GoOn(SourceCore& core, const ResumeRequest& request, cons
   return source;
 }
 
+// What a snapshot must at least hold for the owner: one from before its own records on our line would take it back, which
+// it refuses.
+Lsn OldestUseful(const ResumeRequest& request, const Resumption& resumption) {
+  const Lsn own = resumption.plan.common_lsn != 0 ? resumption.plan.common_lsn + 1 : request.lsn;
+  return std::min(own, resumption.live->state().applied().lsn);
+}
+
 // The slot is at the position of the snapshot, or before it, before anything is sent.
 absl::StatusOr<Source> Begin(SourceCore& core, const ResumeRequest& request, const Resumption& resumption)
     TOWLINE_REQUIRES(core.resume_mutex) {
   Source source;
   source.how = request.cursor.has_value() ? "restarted" : "joined";
   const Lsn first = resumption.log.first_lsn == 0 ? 0 : resumption.log.first_lsn - 1;
-  source.snapshot =
-      core.snapshots.Newest(resumption.node.data_generation, std::max(first, resumption.log.damaged_lsn), true);
+  const Lsn oldest = std::max({first, resumption.log.damaged_lsn, OldestUseful(request, resumption)});
+  source.snapshot = core.snapshots.Newest(resumption.node.data_generation, oldest, /*young=*/true);
   if (source.snapshot != nullptr) {
     TOWLINE_ASSIGN_OR_RETURN(source.slot, Hold(core, request, resumption, source.snapshot->meta.position.lsn,
                                                /*keep=*/false, &source.reason));

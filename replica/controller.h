@@ -105,9 +105,6 @@ class Controller : public ReplicaController {
   uint64_t bootstrap_mark_ = 0;   // bytes that the load had at the last failure
   bool requested_ = false;        // an operator wants a full resync
   RateWindow bootstrap_rate_;
-  uint64_t received_of_ = 0;      // the staged install that was looked at last; 0 = none
-  uint64_t received_before_ = 0;  // of it, at the last look
-  uint64_t resumes_before_ = 0;
   uint64_t bootstrap_resumes_ = 0;
   uint64_t bootstrap_restarts_ = 0;
   uint64_t bootstrap_bytes_ = 0;

@@ -151,22 +151,13 @@ void Controller::DropStaged(absl::string_view why) {
 
 void Controller::MeasureBootstrap() {
   if (staged_ == nullptr) {
-    received_before_ = 0;
-    received_of_ = 0;
+    bootstrap_rate_.Clear();
     return;
   }
-  const uint64_t received = staged_->received_bytes();
-  if (received_of_ != staged_->number()) {
-    received_of_ = staged_->number();
-    received_before_ = received;  // of an earlier process, or nothing yet
-    resumes_before_ = staged_->record().resumes;
-    bootstrap_rate_.Clear();
-  }
-  bootstrap_bytes_ += received - received_before_;
-  bootstrap_resumes_ += staged_->record().resumes - resumes_before_;
-  received_before_ = received;
-  resumes_before_ = staged_->record().resumes;
-  bootstrap_rate_.Observe(Now(), received);
+  const StagedInstall::Received received = staged_->TakeReceived();
+  bootstrap_bytes_ += received.bytes;
+  bootstrap_resumes_ += received.resumes;
+  bootstrap_rate_.Observe(Now(), bootstrap_bytes_);
 }
 
 std::optional<BootstrapProgress> Controller::DescribeBootstrap() const {

@@ -106,6 +106,7 @@ absl::Status StagedInstall::GoOn(uint64_t snapshot_id, const Position& read) {
   record_.snapshot_id = snapshot_id;
   record_.read = read;
   ++record_.resumes;
+  ++untold_.resumes;
   // Before a chunk of the newer snapshot can be durable.
   return SaveJournal();
 }
@@ -118,6 +119,7 @@ absl::Status StagedInstall::Refuse(absl::Status status) {
 absl::Status StagedInstall::AddChunk(const EncodedChunk& chunk) {
   TOWLINE_RETURN_IF_ERROR(OpenInstaller());
   record_.received_bytes += chunk.data.size();
+  untold_.bytes += chunk.data.size();
   TOWLINE_RETURN_IF_ERROR(Refuse(installer_->AddChunk(chunk)));
   const SnapshotMeta& meta = installer_->meta();
   const SnapshotMeta& expected = record_.point.meta;

@@ -16,6 +16,7 @@
 #include <cstdint>
 #include <memory>
 #include <optional>
+#include <utility>
 
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
@@ -65,6 +66,12 @@ class StagedInstall {
   uint64_t bytes() const;
   uint64_t keys() const;
   uint64_t received_bytes() const { return record_.received_bytes; }
+  // What this process received of it, since the last call.
+  struct Received {
+    uint64_t bytes = 0;
+    uint64_t resumes = 0;
+  };
+  Received TakeReceived() { return std::exchange(untold_, {}); }
 
   // --- After loading ---
 
@@ -100,6 +107,7 @@ class StagedInstall {
   std::unique_ptr<SnapshotInstaller> installer_;  // made when it is needed
   int64_t committed_micros_ = 0;
   int strikes_ = 0;
+  Received untold_;
 
   bool quarantined_ = false;
   std::unique_ptr<RecordQuarantine> quarantine_;

@@ -76,7 +76,7 @@ absl::Status FirstStart(const NodeConfig& config, const GenerationEnvironment& e
   control.node_id = config.node_id;
   control.incarnation = NewId(env.rng);
   control.role = config.role;
-  if (config.role == NodeRole::kPrimary) {
+  if (control.role == NodeRole::kPrimary) {
     control.cluster_id = NewClusterId(env.rng);
     control.history = {HistoryEntry{1, 1, NewId(env.rng)}};
     control.generation = 1;
@@ -164,7 +164,10 @@ absl::StatusOr<DataDirectory> OpenDataDirectory(const NodeConfig& config, const 
                    {{"action", "both copies of the slot table are damaged: nothing is pruned; see docs/guides"}});
   }
   if (control.generation != 0) TOWLINE_RETURN_IF_ERROR(OpenLive(env, &directory));
-  RemoveOtherGenerations(env.fs, config.data_dir, control.generation, env.logger);
+  // A replica's may be an unfinished load, which its controller looks at first and then removes the rest.
+  if (control.role == NodeRole::kPrimary) {
+    RemoveOtherGenerations(env.fs, config.data_dir, control.generation, env.logger);
+  }
   return directory;
 }
 

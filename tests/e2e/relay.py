@@ -8,9 +8,9 @@ import threading
 class Relay:
     """Forwards connections to `target` (HOST:PORT); `endpoint` is its own address. What is held is not lost: it waits in
     the sockets, and flows on when it is let go. Held connections look alive to both ends. With `cut_after`, everything
-    ends once clients have sent so many bytes."""
+    ends once clients have sent so many bytes; with `cut_down_after`, each connection once its server has."""
 
-    def __init__(self, target, cut_after=None):
+    def __init__(self, target, cut_after=None, cut_down_after=None):
         host, port = target.rsplit(":", 1)
         self._target = (host, int(port))
         self._flows = {"up": threading.Event(), "down": threading.Event()}  # client to server, server to client
@@ -18,6 +18,7 @@ class Relay:
         self._sockets = []
         self._closed = False
         self._left = cut_after
+        self.cut_down_after = cut_down_after
         self._listener = socket.create_server(("127.0.0.1", 0))
         self.endpoint = "127.0.0.1:%d" % self._listener.getsockname()[1]
         threading.Thread(target=self._accept, daemon=True).start()
@@ -50,8 +51,12 @@ class Relay:
                 threading.Thread(target=self._copy, args=(direction, source, sink), daemon=True).start()
 
     def _copy(self, direction, source, sink):
+        passed = 0
         with contextlib.suppress(OSError):
             while data := source.recv(1 << 16):
+                passed += len(data)
+                if direction == "down" and self.cut_down_after is not None and passed > self.cut_down_after:
+                    break
                 self._flows[direction].wait()
                 if direction == "up" and self._left is not None:
                     self._left -= len(data)

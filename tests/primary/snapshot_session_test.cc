@@ -229,6 +229,24 @@ TEST_F(SnapshotSessionTest, NoMoreThanTheLimitRunAtOnce) {
   sessions.push_back(Open(start));
 }
 
+// A replica refuses what would take it back, and would ask for it again until nobody may join that snapshot any more.
+TEST_F(SnapshotSessionTest, AnOwnerWithDataJoinsNoSnapshotFromBeforeItsOwnRecords) {
+  auto older = Open(ReplicaStart("r0", 0));
+  Write(3);
+  v1::PullStart start = ReplicaStart("r1", 34);
+  start.set_snapshot_requested(true);
+  auto session = Open(start);
+  Received received;
+  TakeAll(*session, &received);
+  EXPECT_EQ(received.header.reason(), "requested");
+  EXPECT_EQ(received.header.position().lsn(), 34u);
+  // Who holds nothing, or less, joins it.
+  auto joined = Open(ReplicaStart("r2", 0));
+  Received same;
+  TakeAll(*joined, &same);
+  EXPECT_EQ(same.header.snapshot_id(), received.header.snapshot_id());
+}
+
 TEST_F(SnapshotSessionTest, ASecondSnapshotOfTheSameProcessSupersedesTheFirst) {
   auto first = Open(ReplicaStart("r1", 0));
   Received cut;

@@ -48,6 +48,7 @@ class BootstrapTest : public ::testing::Test {
       full_reason_.clear();
       Stream stream = MakeSnapshot(log_, snapshot_lsn_);
       if (change_) change_(stream);
+      for (const v1::FetchSnapshotResponse& response : stream) sent_bytes_ += response.chunk().data().size();
       for (v1::FetchSnapshotResponse& response : stream) snapshot.inbox.Send(std::move(response));
       if (close_) snapshot.inbox.Close(absl::UnavailableError("cut"));
     };
@@ -87,6 +88,7 @@ class BootstrapTest : public ::testing::Test {
   Lsn snapshot_lsn_ = 10;
   std::string full_reason_;              // of the next FULL; empty = only if the log does not reach
   std::function<void(Stream&)> change_;  // what goes wrong with snapshots
+  uint64_t sent_bytes_ = 0;              // of chunks of all streams
   bool close_ = false;                   // the snapshot stream breaks behind what is sent
   std::unique_ptr<ReplicaNode> node_;
 };
@@ -167,6 +169,7 @@ TEST_F(BootstrapTest, ABrokenStreamStartsOver) {
   ExpectHoldsLog(60);
   EXPECT_THAT(GenerationDirectories(), SizeIs(1));
   EXPECT_EQ(node_->status().bootstrap_restarts, 2u);
+  EXPECT_EQ(node_->status().bootstrap_bytes, sent_bytes_);
 }
 
 TEST_F(BootstrapTest, ASilentStreamStartsOver) {

@@ -37,15 +37,31 @@ struct StateAt {
   std::shared_ptr<const StateSnapshot> snapshot;
 };
 
-v1::FetchSnapshotResponse MakeHeader(const LogMaker& log, Lsn lsn) {
+void SetPosition(const LogMaker& log, Lsn lsn, v1::Position* out) {
+  const Position position = log.PositionAt(lsn);
+  out->set_cluster_id(log.cluster_id());
+  out->set_term(position.term);
+  out->set_term_id(position.term_id);
+  out->set_lsn(position.lsn);
+  out->set_chain(position.chain);
+}
+
+SnapshotCursor CursorFrom(const v1::SnapshotCursor& from) {
+  SnapshotCursor cursor;
+  cursor.sequence = from.sequence();
+  cursor.last_key = from.last_key();
+  cursor.keys = from.keys();
+  cursor.bytes = from.bytes();
+  cursor.crc64 = from.crc64();
+  if (from.sequence() != 0) TOWLINE_CHECK(Sum128::Parse(from.digest(), &cursor.digest));
+  return cursor;
+}
+
+v1::FetchSnapshotResponse MakeHeader(const LogMaker& log, Lsn lsn, Lsn read_lsn, uint64_t sequence) {
   v1::FetchSnapshotResponse response;
   v1::SnapshotHeader& header = *response.mutable_header();
-  const Position position = log.PositionAt(lsn);
-  header.mutable_position()->set_cluster_id(log.cluster_id());
-  header.mutable_position()->set_term(position.term);
-  header.mutable_position()->set_term_id(position.term_id);
-  header.mutable_position()->set_lsn(position.lsn);
-  header.mutable_position()->set_chain(position.chain);
+  SetPosition(log, lsn, header.mutable_position());
+  SetPosition(log, read_lsn, header.mutable_read_position());
   for (const HistoryEntry& entry : CutAt(log.history(), lsn)) {
     v1::HistoryEntry& added = *header.add_history();
     added.set_term(entry.term);
@@ -54,6 +70,7 @@ v1::FetchSnapshotResponse MakeHeader(const LogMaker& log, Lsn lsn) {
   }
   header.set_slot_generation(9);
   header.set_snapshot_id(kSnapshotId);
+  header.set_resumed_sequence(sequence);
   header.set_estimated_keys(lsn);
   header.set_estimated_bytes(lsn * 40);
   return response;
@@ -75,15 +92,20 @@ v1::FetchSnapshotResponse MakeChunk(const EncodedChunk& encoded) {
 }  // namespace
 
 std::vector<v1::FetchSnapshotResponse> MakeSnapshot(const LogMaker& log, Lsn lsn, size_t chunk_bytes) {
-  const StateAt at(log, lsn);
+  return MakeSnapshotRest(log, lsn, lsn, {}, chunk_bytes);
+}
+
+std::vector<v1::FetchSnapshotResponse> MakeSnapshotRest(const LogMaker& log, Lsn lsn, Lsn read_lsn,
+                                                        const v1::SnapshotCursor& cursor, size_t chunk_bytes) {
+  const StateAt at(log, read_lsn);
   SnapshotMeta meta;
   meta.cluster_id = log.cluster_id();
   meta.node_id = "p1";
   meta.position = log.PositionAt(lsn);
   meta.history = CutAt(log.history(), lsn);
-  SnapshotEncoder encoder(at.snapshot, meta, chunk_bytes);
+  SnapshotEncoder encoder(at.snapshot, meta, chunk_bytes, CursorFrom(cursor));
 
-  std::vector<v1::FetchSnapshotResponse> stream = {MakeHeader(log, lsn)};
+  std::vector<v1::FetchSnapshotResponse> stream = {MakeHeader(log, lsn, read_lsn, cursor.sequence())};
   while (true) {
     absl::StatusOr<std::optional<EncodedChunk>> chunk = encoder.Next();
     TOWLINE_CHECK(chunk.ok());

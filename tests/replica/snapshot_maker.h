@@ -14,6 +14,10 @@ namespace towline::test {
 // Header, chunks of about `chunk_bytes` and end of a snapshot of `log` at `lsn`.
 std::vector<v1::FetchSnapshotResponse> MakeSnapshot(const LogMaker& log, Lsn lsn, size_t chunk_bytes = 256);
 
+// What follows behind `cursor` of such a stream of LSN `lsn`, from the state at `read_lsn`.
+std::vector<v1::FetchSnapshotResponse> MakeSnapshotRest(const LogMaker& log, Lsn lsn, Lsn read_lsn,
+                                                        const v1::SnapshotCursor& cursor, size_t chunk_bytes = 256);
+
 // Digest of the state of `log` at `lsn`.
 StateDigest DigestOf(const LogMaker& log, Lsn lsn);
 
