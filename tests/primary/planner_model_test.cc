@@ -61,6 +61,7 @@ struct World {
   bool slot_temporary = false;  // there is one of that name
   const char* cause = "";       // of an invalidated slot
   Lsn oldest_rewind = 0;
+  bool requested = false;  // an operator wants a snapshot
 };
 
 struct Verdict {
@@ -108,6 +109,7 @@ Verdict Model(const World& w) {
     return {w.first_lsn == 1 && small ? Decision::kPartial : full, "new_replica"};
   }
   if (lsn > durable && common == durable) return Behind(w, w.consumer ? "ahead" : "replica_ahead");
+  if (w.requested && !w.consumer) return {full, "requested"};
   if (common < lsn) {
     const bool rewind = !w.consumer && w.first_lsn <= common + 1 && w.oldest_rewind != 0 && w.oldest_rewind <= common;
     return {rewind ? Decision::kRewind : full, "diverged"};
@@ -142,6 +144,7 @@ Plan Real(const World& w) {
   request.oldest_rewind_lsn = w.oldest_rewind;
   request.promised_term = w.promised;
   request.temporary = w.temporary;
+  request.snapshot_requested = w.requested;
   if (request.lsn != 0) request.chain = 7;
   // We know chains of what we hold, and of the position before it.
   if (request.lsn <= log.durable_lsn && request.lsn + 1 >= w.first_lsn) {
@@ -186,11 +189,14 @@ class PlannerModelTest : public ::testing::Test {
     for (const bool is_primary : {true, false}) {
       for (const bool consumer : {true, false}) {
         for (const Term ahead : {0, 1}) {  // our term may be above that of our log
-          w.is_primary = is_primary;
-          w.consumer = consumer;
-          w.our_term = (w.ours.empty() ? 1 : w.ours.back().first) + ahead;
-          Check(w);
-          if (HasFatalFailure()) return;
+          for (const bool requested : {false, true}) {
+            w.is_primary = is_primary;
+            w.consumer = consumer;
+            w.requested = requested;
+            w.our_term = (w.ours.empty() ? 1 : w.ours.back().first) + ahead;
+            Check(w);
+            if (HasFatalFailure()) return;
+          }
         }
       }
     }

@@ -293,6 +293,27 @@ TEST_F(PlannerTest, Row7ConsumerAhead) {
   Expect("7", Decision::kRetryAfter, "upstream_behind");
 }
 
+TEST_F(PlannerTest, Row7aRequested) {
+  request_.snapshot_requested = true;
+  Expect("7a", Decision::kFull, "requested");
+  log_.first_lsn = 90;  // it would have been needed in any case
+  Expect("7a", Decision::kFull, "requested");
+  log_.first_lsn = 1;
+  Diverge();
+  Expect("7a", Decision::kFull, "requested");
+  EXPECT_EQ(Decide().common_lsn, 49u);
+  // Rows before it win: what must not be given up is not, and the primary's loss is told.
+  request_.history = node_.history;
+  request_.lsn = 150;
+  Expect("7", Decision::kRefuse, "replica_ahead");
+  request_.lsn = 80;
+  request_.promised_term = 3;
+  Expect("2", Decision::kRefuse, "stale_primary");
+  request_.promised_term = 0;
+  AsConsumer();  // it has no use for one
+  Expect("11", Decision::kPartial, "resumed");
+}
+
 TEST_F(PlannerTest, Row8DivergedWithoutRewindPoint) {
   Diverge();
   Expect("8", Decision::kFull, "diverged");

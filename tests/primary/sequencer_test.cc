@@ -30,11 +30,11 @@
 namespace towline {
 namespace {
 
-using ::testing::ElementsAre;
 using test::FakeClock;
 using test::IsOk;
 using test::ReasonIs;
 using test::SimExecutor;
+using ::testing::ElementsAre;
 
 constexpr Term kTerm = 3;
 constexpr uint64_t kTermId = 77;
@@ -371,7 +371,7 @@ class Model {
       const auto it = modified_.find(condition.key());
       const bool exists = it != modified_.end();
       if (condition.test_case() == v1::Condition::kExists ? exists != condition.exists()
-                                                           : !exists || it->second != condition.modified_lsn()) {
+                                                          : !exists || it->second != condition.modified_lsn()) {
         return false;
       }
     }

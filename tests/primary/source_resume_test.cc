@@ -60,7 +60,8 @@ TEST_F(SourceResumeTest, OwnersOfAnotherVersionAreRefusedEachByName) {
   EXPECT_EQ(Ask(start).reason(), "protocol_version");
   const ResyncCounters counters = source_->Counters();
   EXPECT_EQ(counters.by_reason, (Reasons{{"refuse/protocol_version", 2}}));
-  EXPECT_EQ(counters.consumers_by_reason, (Reasons{{"refuse/protocol_version", 2}})) << "c1, and a consumer without name";
+  EXPECT_EQ(counters.consumers_by_reason, (Reasons{{"refuse/protocol_version", 2}}))
+      << "c1, and a consumer without name";
 }
 
 TEST_F(SourceResumeTest, ADecisionCountsWithItsFirstAckAndOnce) {
