@@ -71,4 +71,11 @@ std::string JoinPath(absl::string_view a, absl::string_view b) {
   return absl::StrCat(a, absl::EndsWith(a, "/") ? "" : "/", b);
 }
 
+std::string ParentDirectory(absl::string_view path) {
+  while (path.size() > 1 && absl::EndsWith(path, "/")) path.remove_suffix(1);
+  const size_t slash = path.rfind('/');
+  if (slash == absl::string_view::npos) return ".";
+  return std::string(path.substr(0, slash == 0 ? 1 : slash));
+}
+
 }  // namespace towline

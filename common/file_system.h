@@ -115,6 +115,9 @@ bool Exists(FileSystem& fs, const std::string& path);
 // "a/b" from "a" and "b".
 std::string JoinPath(absl::string_view a, absl::string_view b);
 
+// "a" from "a/b" and "a/b/", "/" from "/b", "." from "b".
+std::string ParentDirectory(absl::string_view path);
+
 }  // namespace towline
 
 #endif  // TOWLINE_COMMON_FILE_SYSTEM_H_

@@ -419,13 +419,6 @@ void Controller::CloseStreams() {
   }
 }
 
-bool Controller::RequestBootstrap() {
-  MutexLock lock(&mutex_);
-  if (view_.bootstrap.has_value()) return false;
-  bootstrap_requested_.store(true);
-  return true;
-}
-
 void Controller::Shutdown() {
   stopping_.store(true);
   MutexLock lock(&mutex_);
@@ -487,7 +480,12 @@ void Controller::Publish() {
     view_.upstream_committed_lsn = std::max(view_.upstream_committed_lsn, progress.upstream_committed_lsn);
     view_.heartbeat_sequence = progress.heartbeat_sequence;
   }
-  view_.bootstrap = std::move(bootstrap);
+  const bool waits = !bootstrap.has_value() && (requested_ || bootstrap_requested_.load());
+  if (!waits) {
+    view_.bootstrap = std::move(bootstrap);
+  } else if (!view_.bootstrap.has_value() || view_.bootstrap->lsn != 0) {
+    view_.bootstrap = RequestedBootstrap();
+  }
 }
 
 ReplicaStatusView Controller::Status() const {

@@ -61,6 +61,7 @@ class Controller : public ReplicaController {
   void DropStaged(absl::string_view why);
   void MeasureBootstrap();
   std::optional<BootstrapProgress> DescribeBootstrap() const;
+  BootstrapProgress RequestedBootstrap() const;
 
   // What follows a stage that is over.
   StepResult Follow(const StageResult& result);

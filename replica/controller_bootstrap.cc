@@ -180,4 +180,21 @@ std::optional<BootstrapProgress> Controller::DescribeBootstrap() const {
   return progress;
 }
 
+// A load that was asked for and has not begun.
+BootstrapProgress Controller::RequestedBootstrap() const {
+  BootstrapProgress progress;
+  progress.phase = "waiting";
+  progress.reason = "requested";
+  progress.started_unix_ms = static_cast<uint64_t>(host_.environment().clock.WallMicros() / 1000);
+  return progress;
+}
+
+bool Controller::RequestBootstrap() {
+  MutexLock lock(&mutex_);
+  if (view_.bootstrap.has_value()) return false;
+  bootstrap_requested_.store(true);
+  view_.bootstrap = RequestedBootstrap();  // whoever asks for the status next must not take it for done
+  return true;
+}
+
 }  // namespace towline

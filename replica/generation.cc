@@ -5,7 +5,6 @@
 #include "absl/strings/str_cat.h"
 
 #include "common/error.h"
-#include "replica/generation_files.h"
 #include "replica/log_history.h"
 
 namespace towline {
@@ -53,17 +52,6 @@ class RecordCollector {
 };
 
 }  // namespace
-
-std::string GenerationDirectory(const std::string& data_directory, uint64_t number) {
-  return JoinPath(JoinPath(data_directory, "gen"), absl::StrCat(number));
-}
-std::string WalDirectory(const std::string& data_directory, uint64_t number) {
-  return JoinPath(GenerationDirectory(data_directory, number), "wal");
-}
-std::string StoreDirectory(const std::string& data_directory, uint64_t number) {
-  return JoinPath(GenerationDirectory(data_directory, number), "db");
-}
-std::string QuarantineDirectory(const std::string& data_directory) { return JoinPath(data_directory, "quarantine"); }
 
 absl::StatusOr<std::unique_ptr<Generation>> Generation::Open(const GenerationEnvironment& env, const Control& control,
                                                              std::vector<wal::Watermark> slot_watermarks,

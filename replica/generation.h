@@ -14,6 +14,7 @@
 
 #include "common/clock.h"
 #include "common/control.h"
+#include "common/data_layout.h"
 #include "common/executor.h"
 #include "common/file_system.h"
 #include "common/logger.h"
@@ -39,12 +40,6 @@ struct GenerationEnvironment {
   ApplierOptions applier_options;
   std::function<void(absl::Status)> on_fatal;  // a write, sync or apply failed for good; called from any loop
 };
-
-// Paths inside a data directory.
-std::string GenerationDirectory(const std::string& data_directory, uint64_t number);
-std::string WalDirectory(const std::string& data_directory, uint64_t number);
-std::string StoreDirectory(const std::string& data_directory, uint64_t number);
-std::string QuarantineDirectory(const std::string& data_directory);
 
 // Threads: all methods from any thread, as the parts allow.
 class Generation {

@@ -28,11 +28,6 @@ absl::StatusOr<bool> RemoveFiles(FileSystem& fs, const std::string& directory, s
 
 }  // namespace
 
-absl::Status MakeDirectoryDurably(FileSystem& fs, const std::string& parent, absl::string_view name) {
-  TOWLINE_RETURN_IF_ERROR(fs.CreateDirectory(JoinPath(parent, name)));
-  return fs.SyncDirectory(parent);
-}
-
 absl::StatusOr<std::vector<uint64_t>> ListGenerations(FileSystem& fs, const std::string& data_directory) {
   const absl::StatusOr<std::vector<std::string>> names = fs.List(GenerationsDirectory(data_directory));
   if (absl::IsNotFound(names.status())) return std::vector<uint64_t>();

@@ -17,9 +17,6 @@
 
 namespace towline {
 
-// Creates the directory `name` in `parent`, unless it is there, and makes its name durable.
-absl::Status MakeDirectoryDurably(FileSystem& fs, const std::string& parent, absl::string_view name);
-
 // Numbers of the generations that have a directory, rising. Empty if there is none.
 absl::StatusOr<std::vector<uint64_t>> ListGenerations(FileSystem& fs, const std::string& data_directory);
 

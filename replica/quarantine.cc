@@ -5,8 +5,8 @@
 
 #include "absl/strings/str_cat.h"
 
+#include "common/data_layout.h"
 #include "common/error.h"
-#include "replica/generation_files.h"
 
 namespace towline {
 namespace {

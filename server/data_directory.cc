@@ -7,6 +7,7 @@
 #include "absl/strings/match.h"
 #include "absl/strings/str_cat.h"
 
+#include "common/data_layout.h"
 #include "common/error.h"
 #include "common/history.h"
 #include "replica/log_history.h"
@@ -15,15 +16,13 @@
 namespace towline {
 namespace {
 
-constexpr char kLockName[] = "LOCK";
-
 absl::StatusOr<std::unique_ptr<File>> TakeLock(FileSystem& fs, const std::string& directory) {
   if (const absl::Status made = fs.CreateDirectory(directory); !made.ok()) {
     return MakeError(absl::StatusCode::kFailedPrecondition, "data_dir_unusable",
                      absl::StrCat("cannot create ", directory, ": ", made.message()),
                      "create it, or give another --data-dir");
   }
-  auto lock = fs.Open(JoinPath(directory, kLockName), OpenMode::kCreateOrOpen);
+  auto lock = fs.Open(JoinPath(directory, kDataLockName), OpenMode::kCreateOrOpen);
   if (!lock.ok()) {
     return MakeError(absl::StatusCode::kFailedPrecondition, "data_dir_unusable",
                      absl::StrCat("cannot use ", directory, ": ", lock.status().message()),
@@ -49,8 +48,8 @@ absl::StatusOr<bool> LogHoldsFrames(FileSystem& fs, const std::string& wal_direc
 // A directory that a first start may take: it holds nothing of value.
 absl::Status CheckEmpty(FileSystem& fs, const std::string& directory) {
   TOWLINE_ASSIGN_OR_RETURN(const std::vector<std::string> names, fs.List(directory));
-  static const char* const kAllowed[] = {kLockName, "lost+found", "control.a", "control.b",
-                                         "slots.a", "slots.b",    "gen",       "quarantine"};
+  static const char* const kAllowed[] = {kDataLockName, "lost+found", "control.a", "control.b",
+                                         "slots.a",     "slots.b",    "gen",       "quarantine"};
   for (const std::string& name : names) {
     const bool allowed = std::find(std::begin(kAllowed), std::end(kAllowed), name) != std::end(kAllowed) ||
                          absl::StartsWith(name, "control.") || absl::StartsWith(name, "slots.");
@@ -132,7 +131,7 @@ absl::StatusOr<DataDirectory> OpenDataDirectory(const NodeConfig& config, const 
   const bool existed = Exists(env.fs, config.data_dir);
   if (existed && !Exists(env.fs, JoinPath(config.data_dir, "control.a")) &&
       !Exists(env.fs, JoinPath(config.data_dir, "control.b")) &&
-      !Exists(env.fs, JoinPath(config.data_dir, kLockName))) {
+      !Exists(env.fs, JoinPath(config.data_dir, kDataLockName))) {
     // Refuse a foreign directory before even a lock file is put into it.
     const absl::Status empty = CheckEmpty(env.fs, config.data_dir);
     if (!empty.ok() && GetErrorInfo(empty).reason == "foreign_directory") return empty;

@@ -275,5 +275,14 @@ TEST(WriteFileDurablyTest, IsAllOrNothingAtEveryCrashPoint) {
   check();
 }
 
+TEST(PathTest, TheParentIsThatOfTheName) {
+  EXPECT_EQ(ParentDirectory("a/b"), "a");
+  EXPECT_EQ(ParentDirectory("/a/b//"), "/a");
+  EXPECT_EQ(ParentDirectory("/b"), "/");
+  EXPECT_EQ(ParentDirectory("/"), "/");
+  EXPECT_EQ(ParentDirectory("b"), ".");
+  EXPECT_EQ(ParentDirectory("./b"), ".");
+}
+
 }  // namespace
 }  // namespace towline
