@@ -48,6 +48,30 @@ class SyncPullStream final : public PullStream {
   bool finished_ = false;
 };
 
+class SyncSaveStream final : public SaveStream {
+ public:
+  SyncSaveStream(std::shared_ptr<grpc::Channel> channel, const v1::SaveSnapshotRequest& request)
+      : stub_(v1::ReplicationService::NewStub(std::move(channel))), stream_(stub_->SaveSnapshot(&context_, request)) {}
+
+  ~SyncSaveStream() override {
+    context_.TryCancel();
+    if (!finished_) (void)stream_->Finish();
+  }
+
+  bool Read(v1::SaveSnapshotResponse* response) override { return stream_->Read(response); }
+  void Cancel() override { context_.TryCancel(); }
+  absl::Status Finish() override {
+    finished_ = true;
+    return FromGrpcStatus(stream_->Finish());
+  }
+
+ private:
+  grpc::ClientContext context_;
+  std::unique_ptr<v1::ReplicationService::Stub> stub_;
+  std::unique_ptr<grpc::ClientReader<v1::SaveSnapshotResponse>> stream_;
+  bool finished_ = false;
+};
+
 class GrpcClient final : public Client {
  public:
   explicit GrpcClient(const ClientOptions& options) : options_(options) { Connect(); }
@@ -117,6 +141,9 @@ class GrpcClient final : public Client {
   absl::StatusOr<v1::RemoveMemberResponse> RemoveMember(const v1::RemoveMemberRequest& request) override {
     return Call<v1::RemoveMemberResponse>(*admin_, &v1::AdminService::Stub::RemoveMember, request, kRemoveMemberMicros);
   }
+  absl::StatusOr<v1::BootstrapResponse> Bootstrap() override {
+    return Call<v1::BootstrapResponse>(*admin_, &v1::AdminService::Stub::Bootstrap, v1::BootstrapRequest());
+  }
   absl::StatusOr<v1::RecoverResponse> Recover(const v1::RecoverRequest& request) override {
     return Call<v1::RecoverResponse>(*admin_, &v1::AdminService::Stub::Recover, request, kRecoverMicros);
   }
@@ -127,6 +154,9 @@ class GrpcClient final : public Client {
   }
   std::unique_ptr<PullStream> OpenPull() override {
     return std::make_unique<SyncPullStream>(MakeChannel(options_.endpoint, Connection::kDedicated));
+  }
+  std::unique_ptr<SaveStream> OpenSave(const v1::SaveSnapshotRequest& request) override {
+    return std::make_unique<SyncSaveStream>(MakeChannel(options_.endpoint, Connection::kDedicated), request);
   }
 
   bool Follow(const absl::Status& error) override {

@@ -45,6 +45,21 @@ class PullStream {
   virtual void Cancel() = 0;
 };
 
+// A ReplicationService.SaveSnapshot stream.
+// Threads: one thread reads; Cancel from any thread.
+class SaveStream {
+ public:
+  virtual ~SaveStream() = default;  // cancels what has not ended
+
+  // Waits for the next answer; false at the end.
+  virtual bool Read(v1::SaveSnapshotResponse* response) = 0;
+
+  // How it ended; after Read has returned false.
+  virtual absl::Status Finish() = 0;
+
+  virtual void Cancel() = 0;
+};
+
 // Errors: what the server said, with ErrorInfo; UNAVAILABLE and DEADLINE_EXCEEDED of the connection itself name the
 // endpoint.
 // Threads: all methods from any thread, but for Follow, which needs that nobody else uses the client.
@@ -75,6 +90,7 @@ class Client {
   virtual absl::StatusOr<v1::AcceptSlotLossResponse> AcceptSlotLoss() = 0;
   virtual absl::StatusOr<v1::PlanResumeResponse> PlanResume(const v1::PlanResumeRequest& request) = 0;
   virtual absl::StatusOr<v1::DescribeStartResponse> DescribeStart() = 0;
+  virtual absl::StatusOr<v1::BootstrapResponse> Bootstrap() = 0;
   // Waits ten seconds longer than other calls.
   virtual absl::StatusOr<v1::RemoveMemberResponse> RemoveMember(const v1::RemoveMemberRequest& request) = 0;
   // Waits a day: the records that come back may be many.
@@ -84,6 +100,7 @@ class Client {
   virtual std::unique_ptr<WriteStream> OpenWriteStream(const WriteStreamOptions& options,
                                                        OnWriteStreamAnswer on_answer) = 0;
   virtual std::unique_ptr<PullStream> OpenPull() = 0;
+  virtual std::unique_ptr<SaveStream> OpenSave(const v1::SaveSnapshotRequest& request) = 0;
 
   // If `error` is not_primary, names another primary, and the options allow it: goes there and returns true.
   virtual bool Follow(const absl::Status& error) = 0;

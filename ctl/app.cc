@@ -145,6 +145,7 @@ int RunTowctl(const std::vector<std::string>& arguments, Environment& environmen
   AddStatusCommands(app, selection);
   AddSlotCommands(app, selection);
   AddMemberCommands(app, selection);
+  AddBootstrapCommand(app, selection);
   AddRecoverCommand(app, selection);
   AddWalCommands(app, selection);
   AddBenchCommand(app, selection);

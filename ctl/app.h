@@ -74,12 +74,14 @@ void AddKvCommands(CLI::App& app, Selection& selection);
 void AddExportCommand(CLI::App& app, Selection& selection);
 void AddImportCommand(CLI::App& app, Selection& selection);
 void AddSnapshotCommands(CLI::App& app, Selection& selection);
+void AddSnapshotSaveCommand(CLI::App& snapshot, Selection& selection);
 void AddSnapshotLoadCommand(CLI::App& snapshot, Selection& selection);
 void AddTailCommand(CLI::App& app, Selection& selection);
 void AddStatusCommands(CLI::App& app, Selection& selection);
 void AddSlotCommands(CLI::App& app, Selection& selection);
 void AddSlotExplainCommand(CLI::App& slot, Selection& selection);
 void AddMemberCommands(CLI::App& app, Selection& selection);
+void AddBootstrapCommand(CLI::App& app, Selection& selection);
 void AddRecoverCommand(CLI::App& app, Selection& selection);
 void AddForecastCommand(CLI::App& slot, Selection& selection);  // below `slot`
 void AddWalCommands(CLI::App& app, Selection& selection);

@@ -18,12 +18,21 @@ ProgressLine::ProgressLine(Context& context, std::string what, uint64_t total)
 
 double ProgressLine::seconds() const { return std::chrono::duration<double>(SteadyClock::now() - begin_).count(); }
 
-void ProgressLine::Show(uint64_t bytes, absl::string_view more) {
-  if (!context_.environment().err_is_terminal) return;
+bool ProgressLine::IsDue() {
+  if (!context_.environment().err_is_terminal) return false;
   const SteadyClock::time_point now = SteadyClock::now();
-  if (now - shown_ < kInterval) return;
+  if (now - shown_ < kInterval) return false;
   shown_ = now;
   visible_ = true;
+  return true;
+}
+
+void ProgressLine::ShowText(absl::string_view text) {
+  if (IsDue()) context_.err() << "\r\033[K" << what_ << "  " << text << std::flush;
+}
+
+void ProgressLine::Show(uint64_t bytes, absl::string_view more) {
+  if (!IsDue()) return;
   const double rate = static_cast<double>(bytes) / std::max(seconds(), 1e-3);
   std::string line = absl::StrCat(what_, "  ", FormatRate(rate));
   if (total_ > 0 && bytes > 0) {

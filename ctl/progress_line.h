@@ -26,6 +26,9 @@ class ProgressLine {
   // Several times a second, whatever the number of calls: "verifying  40%  350 MiB/s  ETA 5 s  more".
   void Show(uint64_t bytes, absl::string_view more = "");
 
+  // The same with words of one's own instead of rate and share.
+  void ShowText(absl::string_view text);
+
   void Clear();
 
   // Since the beginning.
@@ -33,6 +36,8 @@ class ProgressLine {
 
  private:
   using SteadyClock = std::chrono::steady_clock;
+
+  bool IsDue();
 
   Context& context_;
   const std::string what_;

@@ -25,7 +25,7 @@ int RunVerify(Context& context, const std::string& path) {
 }  // namespace
 
 void AddSnapshotCommands(CLI::App& app, Selection& selection) {
-  CLI::App* snapshot = app.add_subcommand("snapshot", "RDB files: verify one, or load its keys into a primary");
+  CLI::App* snapshot = app.add_subcommand("snapshot", "RDB files: save one, verify one, or load its keys");
   snapshot->require_subcommand(1);
   auto path = std::make_shared<std::string>();
   CLI::App* verify = snapshot->add_subcommand("verify", "Read a whole RDB file and say what it holds");
@@ -37,6 +37,7 @@ void AddSnapshotCommands(CLI::App& app, Selection& selection) {
       "Example:\n  towctl snapshot verify dump.rdb\n"
       "Exit code 0 if the file is valid, 1 with the byte offset of what is wrong if it is not.");
   OnSelected(*verify, selection, [path](Context& context) { return RunVerify(context, *path); });
+  AddSnapshotSaveCommand(*snapshot, selection);
   AddSnapshotLoadCommand(*snapshot, selection);
 }
 

@@ -45,23 +45,6 @@ uint64_t CreatedUnixSeconds(const RdbReport& report) {
   return absl::SimpleAtoi(HeadField(report, kAuxCreated), &seconds) ? seconds : 0;
 }
 
-Json SnapshotJson(const SnapshotMeta& meta, const std::string& digest) {
-  Json json = Json::object();
-  json["cluster_id"] = meta.cluster_id;
-  json["node_id"] = meta.node_id;
-  json["position"] = {{"lsn", meta.position.lsn},
-                      {"term", meta.position.term},
-                      {"term_id", HexId(meta.position.term_id)},
-                      {"chain", HexId(meta.position.chain)}};
-  Json history = Json::array();
-  for (const HistoryEntry& entry : meta.history) {
-    history.push_back({{"term", entry.term}, {"start_lsn", entry.start_lsn}, {"term_id", HexId(entry.term_id)}});
-  }
-  json["history"] = std::move(history);
-  json["digest"] = digest;
-  return json;
-}
-
 }  // namespace
 
 absl::StatusOr<SnapshotFile> OpenSnapshotFile(const std::string& path) {
@@ -83,6 +66,35 @@ absl::StatusOr<RdbReport> VerifySnapshotFile(Context& context, const SnapshotFil
 
 std::string FormatName(const RdbFileInfo& info) {
   return info.valkey ? absl::StrFormat("VALKEY%03d", info.version) : absl::StrFormat("REDIS%04d", info.version);
+}
+
+Json PositionJson(const Position& position) {
+  return {{"lsn", position.lsn},
+          {"term", position.term},
+          {"term_id", HexId(position.term_id)},
+          {"chain", HexId(position.chain)}};
+}
+
+Json SnapshotJson(const SnapshotMeta& meta, const std::string& digest) {
+  Json json = Json::object();
+  json["cluster_id"] = meta.cluster_id;
+  json["node_id"] = meta.node_id;
+  json["position"] = PositionJson(meta.position);
+  Json history = Json::array();
+  for (const HistoryEntry& entry : meta.history) {
+    history.push_back({{"term", entry.term}, {"start_lsn", entry.start_lsn}, {"term_id", HexId(entry.term_id)}});
+  }
+  json["history"] = std::move(history);
+  json["digest"] = digest;
+  return json;
+}
+
+void PrintSnapshotMeta(std::ostream& out, const SnapshotMeta& meta, const std::string& digest) {
+  out << "cluster   " << meta.cluster_id << "  node " << meta.node_id << "\n"
+      << "position  lsn " << meta.position.lsn << " term " << meta.position.term << " chain "
+      << HexId(meta.position.chain) << "\n"
+      << "history   " << FormatHistory(meta.history) << "\n"
+      << "digest    " << digest << "\n";
 }
 
 Json CountsJson(const std::map<std::string, uint64_t>& counts) {
@@ -140,12 +152,7 @@ void PrintReport(std::ostream& out, const SnapshotFile& file, const RdbReport& r
       << " of keys and " << FormatBytes(report.value_bytes) << " of values in strings\n";
   if (!report.types.empty()) out << "types     " << CountsText(report.types) << "\n";
   if (report.towline) {
-    const SnapshotMeta& meta = *report.towline;
-    out << "cluster   " << meta.cluster_id << "  node " << meta.node_id << "\n"
-        << "position  lsn " << meta.position.lsn << " term " << meta.position.term << " chain "
-        << HexId(meta.position.chain) << "\n"
-        << "history   " << FormatHistory(meta.history) << "\n"
-        << "digest    " << report.digest << "\n";
+    PrintSnapshotMeta(out, *report.towline, report.digest);
     return;
   }
   if (report.databases.empty()) return;

@@ -30,6 +30,12 @@ absl::StatusOr<RdbReport> VerifySnapshotFile(Context& context, const SnapshotFil
 // "REDIS0009", "VALKEY080".
 std::string FormatName(const RdbFileInfo& info);
 
+// Where a snapshot of Towline comes from, and its digest.
+Json SnapshotJson(const SnapshotMeta& meta, const std::string& digest);
+void PrintSnapshotMeta(std::ostream& out, const SnapshotMeta& meta, const std::string& digest);
+
+Json PositionJson(const Position& position);
+
 Json CountsJson(const std::map<std::string, uint64_t>& counts);
 // "5 list, 2 hash".
 std::string CountsText(const std::map<std::string, uint64_t>& counts);

@@ -18,20 +18,11 @@
 #include "ctl/batch_loader.h"
 #include "ctl/progress_line.h"
 #include "ctl/snapshot_file.h"
+#include "ctl/snapshot_load.h"
 #include "store/rdb_load_plan.h"
 
 namespace towline::ctl {
 namespace {
-
-// Of a node that does not say.
-constexpr uint64_t kDefaultRecordBytes = 8 << 20;
-
-struct LoadOptions {
-  std::string path;
-  bool skip_other_types = false;
-  bool has_db = false;
-  uint64_t db = 0;
-};
 
 // OK if the node takes writes now. Sends none.
 absl::Status AskWritable(Context& context, client::Client& client) {
@@ -91,17 +82,8 @@ absl::Status Load::Prepare(client::Client& client) {
   record_bytes_max_ = status.record_bytes_max() == 0 ? kDefaultRecordBytes : status.record_bytes_max();
   record_bytes_max_ = std::min<uint64_t>(record_bytes_max_, client::kStreamElementSizeMax);
 
-  RdbLoadOptions options;
-  if (options_.has_db) options.db = options_.db;
-  options.skip_other_types = options_.skip_other_types;
-  options.record_bytes_max = record_bytes_max_;
-  options.now_ms = static_cast<uint64_t>(SystemClock()->WallMicros()) / 1000;
-  plan_.emplace(options);
-  const auto report = VerifySnapshotFile(context_, file_, [this](const RdbEvent& event, const RdbPlace& place) {
-    plan_->Take(event, place);
-    return absl::OkStatus();
-  });
-  return report.ok() ? plan_->Decide() : NothingWritten(report.status());
+  const auto report = PlanLoad(context_, options_, record_bytes_max_, file_, &plan_);
+  return report.ok() ? absl::OkStatus() : NothingWritten(report.status());
 }
 
 absl::Status Load::Walk(BatchLoader& loader, ProgressLine& line) {
@@ -117,9 +99,7 @@ absl::Status Load::Walk(BatchLoader& loader, ProgressLine& line) {
   };
   TOWLINE_RETURN_IF_ERROR(WalkRdb(*file_.file, RdbCheckOptions(), visit, progress).status());
   if (sent_ == plan_->counts().keys) return absl::OkStatus();
-  return MakeError(absl::StatusCode::kDataLoss, "file_changed",
-                   absl::StrCat(file_.path, " changed while it was loaded: it held ", plan_->counts().keys,
-                                " keys to load, and then ", sent_));
+  return FileChanged(file_, plan_->counts().keys, sent_);
 }
 
 absl::Status Load::Send(client::Client& client) {
@@ -162,9 +142,7 @@ void Load::PrintJson(absl::string_view ended, double seconds) {
   json["keys"] = acked_.keys;
   json["bytes"] = acked_.bytes;
   json["keys_to_load"] = counts.keys;
-  json["expired"] = counts.expired;
-  json["skipped"] = CountsJson(plan_->SkippedTypes());
-  json["keys_in_other_databases"] = plan_->keys_elsewhere();
+  AddLeftOut(*plan_, &json);
   json["position"] = acked_.position ? ProtoToJson(*acked_.position) : Json(nullptr);
   json["seconds"] = seconds;
   json["keys_per_second"] = static_cast<double>(acked_.keys) / seconds;
@@ -178,10 +156,7 @@ void Load::PrintText(absl::string_view ended, double seconds) {
   out << ended << ": " << acked_.keys << " of " << counts.keys << " keys, " << FormatBytes(acked_.bytes) << " in "
       << FormatSeconds(seconds) << ", " << absl::StrFormat("%.0f", static_cast<double>(acked_.keys) / seconds)
       << " keys/s, " << FormatRate(static_cast<double>(acked_.bytes) / seconds) << "\n";
-  const auto skipped = plan_->SkippedTypes();
-  out << "left out: " << counts.expired << " expired" << (skipped.empty() ? "" : ", ") << CountsText(skipped);
-  if (plan_->keys_elsewhere() > 0) out << ", " << plan_->keys_elsewhere() << " keys in other databases";
-  out << "\n";
+  out << "left out: " << LeftOutText(*plan_) << "\n";
   if (acked_.position) out << "position: term " << acked_.position->term() << " lsn " << acked_.position->lsn() << "\n";
 }
 
@@ -199,27 +174,78 @@ int Load::Summarize(const absl::Status& status) {
 
 }  // namespace
 
+absl::StatusOr<RdbReport> PlanLoad(Context& context, const LoadOptions& options, uint64_t record_bytes_max,
+                                   const SnapshotFile& file, std::optional<RdbLoadPlan>* plan) {
+  RdbLoadOptions load;
+  if (options.has_db) load.db = options.db;
+  load.skip_other_types = options.skip_other_types;
+  load.record_bytes_max = record_bytes_max;
+  load.now_ms = static_cast<uint64_t>(SystemClock()->WallMicros()) / 1000;
+  plan->emplace(load);
+  TOWLINE_ASSIGN_OR_RETURN(RdbReport report,
+                           VerifySnapshotFile(context, file, [plan](const RdbEvent& event, const RdbPlace& place) {
+                             (*plan)->Take(event, place);
+                             return absl::OkStatus();
+                           }));
+  TOWLINE_RETURN_IF_ERROR((*plan)->Decide());
+  return report;
+}
+
+absl::Status FileChanged(const SnapshotFile& file, uint64_t planned, uint64_t found) {
+  return MakeError(
+      absl::StatusCode::kDataLoss, "file_changed",
+      absl::StrCat(file.path, " changed while it was loaded: it held ", planned, " keys to load, and then ", found));
+}
+
+std::string LeftOutText(const RdbLoadPlan& plan) {
+  const auto skipped = plan.SkippedTypes();
+  std::string text = absl::StrCat(plan.counts().expired, " expired");
+  if (!skipped.empty()) absl::StrAppend(&text, ", ", CountsText(skipped));
+  if (plan.keys_elsewhere() > 0) absl::StrAppend(&text, ", ", plan.keys_elsewhere(), " keys in other databases");
+  return text;
+}
+
+void AddLeftOut(const RdbLoadPlan& plan, Json* json) {
+  (*json)["expired"] = plan.counts().expired;
+  (*json)["skipped"] = CountsJson(plan.SkippedTypes());
+  (*json)["keys_in_other_databases"] = plan.keys_elsewhere();
+}
+
 void AddSnapshotLoadCommand(CLI::App& snapshot, Selection& selection) {
   auto options = std::make_shared<LoadOptions>();
-  CLI::App* verb = snapshot.add_subcommand("load", "Write the string keys of an RDB file to a running primary");
+  CLI::App* verb = snapshot.add_subcommand(
+      "load", "Load the string keys of an RDB file into a running primary, or into a new data directory");
   verb->add_option("file", options->path, "A dump of Redis or Valkey, or a snapshot of Towline")->required();
   verb->add_flag("--skip-other-types", options->skip_other_types,
                  "Leave out what is not a string (lists, hashes, functions, ...) instead of refusing the file");
   CLI::Option* const db = AddNumber(*verb, "--db", &options->db, "Load this database of a file that holds several");
+  CLI::Option* const data_dir = verb->add_option(
+      "--data-dir", options->data_dir, "Build this data directory, absent or empty, instead of asking a node");
+  CLI::Option* const node_id =
+      verb->add_option("--node-id", options->node_id, "Node id of the primary that it is for; needed with --data-dir");
+  data_dir->needs(node_id);
+  node_id->needs(data_dir);
+  AddBytes(*verb, "--record-bytes", &options->record_bytes, "limits.record_bytes of that primary (default 8MiB)")
+      ->needs(data_dir);
   verb->footer(
       "The whole file is verified before the first write. Keys become ordinary writes: a key of the same name is\n"
       "overwritten, other keys stay, and the cluster keeps its identity and its log. Expiries stay the absolute times "
       "that\n"
       "they are; keys that have expired are left out. Loading a file again, after a lost connection for example, is "
       "safe.\n"
+      "With --data-dir no node is asked: the directory becomes that of the first primary of a NEW cluster, with an\n"
+      "identity, a term and a log of its own; no node of the old cluster can follow it. A snapshot is never a copy of "
+      "a\n"
+      "node: to have one more node of a cluster, start an empty replica.\n"
       "Refused with counts, before anything is written: keys in several databases, other types, keys of 0 bytes or "
       "more\n"
       "than 64 KiB, records above limits.record_bytes of the primary.\n"
       "Examples:\n  redis-cli --rdb dump.rdb && towctl snapshot load dump.rdb\n"
-      "  towctl snapshot load dump.rdb --db 3 --skip-other-types");
+      "  towctl snapshot load dump.rdb --db 3 --skip-other-types\n"
+      "  towctl snapshot load backup.rdb --data-dir /srv/towline --node-id p1");
   OnSelected(*verb, selection, [options, db](Context& context) {
     options->has_db = db->count() > 0;
-    return Load(context, *options).Run();
+    return options->data_dir.empty() ? Load(context, *options).Run() : LoadIntoDirectory(context, *options);
   });
 }
 

@@ -1,5 +1,6 @@
 #include "ctl/status_table.h"
 
+#include <algorithm>
 #include <map>
 #include <string>
 #include <utility>
@@ -95,7 +96,44 @@ void PrintResync(std::ostream& out, const v1::ResyncStatus& resync) {
   PrintCounts(out, "invalidated ", resync.invalidations());
 }
 
+// Of an estimate, which may be short.
+double Percent(uint64_t done, uint64_t estimated) {
+  return 100 * std::min(1.0, static_cast<double>(done) / static_cast<double>(estimated));
+}
+
+// "1.2 GiB of about 3 GiB (40 %)".
+std::string ShareText(uint64_t bytes, uint64_t estimated) {
+  if (estimated == 0) return FormatBytes(bytes);
+  return absl::StrFormat("%s of about %s (%.0f %%)", FormatBytes(bytes), FormatBytes(estimated),
+                         Percent(bytes, estimated));
+}
+
+void PrintSnapshots(std::ostream& out, const google::protobuf::RepeatedPtrField<v1::SnapshotSendStatus>& snapshots) {
+  for (const v1::SnapshotSendStatus& s : snapshots) {
+    out << "sends     snapshot at lsn " << s.lsn() << " to " << (s.slot().empty() ? "a file" : s.slot()) << ": "
+        << s.keys() << " keys, " << ShareText(s.bytes(), s.estimated_bytes()) << ", "
+        << FormatRate(s.bytes_per_second());
+    if (s.has_eta_seconds()) out << ", ETA " << FormatSeconds(s.eta_seconds());
+    if (s.resumed()) out << ", gone on from a cursor";
+    out << "\n";
+  }
+}
+
 }  // namespace
+
+std::string BootstrapText(const v1::BootstrapStatus& bootstrap) {
+  std::string text = absl::StrCat(bootstrap.phase(), ", ", bootstrap.keys(), " keys, ",
+                                  ShareText(bootstrap.bytes(), bootstrap.estimated_bytes()));
+  // The bytes of a store that was never flushed are not known; its keys are.
+  if (bootstrap.estimated_bytes() == 0 && bootstrap.estimated_keys() > 0) {
+    text += absl::StrFormat(" (%.0f %%)", Percent(bootstrap.keys(), bootstrap.estimated_keys()));
+  }
+  if (bootstrap.bytes_per_second() > 0) absl::StrAppend(&text, ", ", FormatRate(bootstrap.bytes_per_second()));
+  if (bootstrap.has_eta_seconds()) absl::StrAppend(&text, ", ETA ", FormatSeconds(bootstrap.eta_seconds()));
+  absl::StrAppend(&text, ", ", bootstrap.resumes(), " resumes");
+  if (bootstrap.bytes_again() > 0) absl::StrAppend(&text, ", ", FormatBytes(bootstrap.bytes_again()), " again");
+  return text;
+}
 
 void PrintHistoryTable(std::ostream& out, const google::protobuf::RepeatedPtrField<v1::HistoryEntry>& history,
                        absl::string_view indent) {
@@ -156,10 +194,10 @@ void PrintStatusTable(std::ostream& out, const v1::GetStatusResponse& status) {
   }
   if (status.has_bootstrap()) {
     const v1::BootstrapStatus& bootstrap = status.bootstrap();
-    out << "bootstrap " << bootstrap.reason() << ": " << bootstrap.keys() << " keys, " << FormatBytes(bootstrap.bytes())
-        << " of about " << FormatBytes(bootstrap.estimated_bytes()) << " in "
-        << FormatSeconds(bootstrap.elapsed_seconds()) << "\n";
+    out << "bootstrap " << OrDash(bootstrap.reason()) << ": " << BootstrapText(bootstrap) << ", "
+        << FormatSeconds(bootstrap.elapsed_seconds()) << " so far\n";
   }
+  PrintSnapshots(out, status.snapshots());
   out << "history   " << status.history_size() << " terms\n";
   if (status.history_size() > 0) PrintHistoryTable(out, status.history(), "  ");
   out << "members   " << status.members_size() << "\n";

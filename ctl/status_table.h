@@ -12,6 +12,9 @@
 
 namespace towline::ctl {
 
+// How far a load is: "loading, 1200 keys, 3 MiB of about 9 MiB (33 %), 12 MiB/s, ETA 500 ms, 0 resumes".
+std::string BootstrapText(const v1::BootstrapStatus& bootstrap);
+
 void PrintStatusTable(std::ostream& out, const v1::GetStatusResponse& status);
 void PrintDisk(std::ostream& out, const v1::DiskStatus& disk);
 void PrintHistoryTable(std::ostream& out, const google::protobuf::RepeatedPtrField<v1::HistoryEntry>& history,

@@ -257,6 +257,11 @@ class FakeAdmin final : public v1::AdminService::Service {
 
   grpc::Status GetStatus(grpc::ServerContext*, const v1::GetStatusRequest*, v1::GetStatusResponse* response) override {
     MutexLock lock(&state_.mutex);
+    if (!state_.statuses.empty()) {
+      *response = std::move(state_.statuses.front());
+      state_.statuses.pop_front();
+      return grpc::Status::OK;
+    }
     *response = state_.status;
     response->mutable_wal()->set_durable_lsn(state_.log.size());
     return grpc::Status::OK;
@@ -284,6 +289,12 @@ class FakeAdmin final : public v1::AdminService::Service {
       if (member.node_id() != request->node_id()) *response->add_members() = member;
     }
     response->set_slot_exists(state_.slots.contains(request->node_id()));
+    return grpc::Status::OK;
+  }
+  grpc::Status Bootstrap(grpc::ServerContext*, const v1::BootstrapRequest*, v1::BootstrapResponse* response) override {
+    MutexLock lock(&state_.mutex);
+    if (!state_.refuse_bootstrap.ok()) return ToGrpcStatus(state_.refuse_bootstrap);
+    response->set_already_running(state_.bootstraps++ > 0);
     return grpc::Status::OK;
   }
   grpc::Status Recover(grpc::ServerContext*, const v1::RecoverRequest* request,
@@ -320,6 +331,21 @@ class FakeReplication final : public v1::ReplicationService::Service {
   using Stream = grpc::ServerReaderWriter<v1::PullResponse, v1::PullRequest>;
 
   explicit FakeReplication(FakeState& state) : state_(state) {}
+
+  grpc::Status SaveSnapshot(grpc::ServerContext*, const v1::SaveSnapshotRequest* request,
+                            grpc::ServerWriter<v1::SaveSnapshotResponse>* stream) override {
+    FakeSave save{{}, absl::UnimplementedError("no save was prepared")};
+    {
+      MutexLock lock(&state_.mutex);
+      state_.save_requests.push_back(*request);
+      if (!state_.saves.empty()) {
+        save = std::move(state_.saves.front());
+        state_.saves.pop_front();
+      }
+    }
+    for (const v1::SaveSnapshotResponse& answer : save.answers) stream->Write(answer);
+    return save.end.ok() ? grpc::Status::OK : ToGrpcStatus(save.end);
+  }
 
   grpc::Status Pull(grpc::ServerContext* context, Stream* stream) override {
     v1::PullRequest request;

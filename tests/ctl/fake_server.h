@@ -5,6 +5,7 @@
 #define TOWLINE_TESTS_CTL_FAKE_SERVER_H_
 
 #include <cstdint>
+#include <deque>
 #include <map>
 #include <memory>
 #include <optional>
@@ -23,6 +24,12 @@
 namespace towline::testing {
 
 // What the server holds and how it misbehaves. Guarded by `mutex`, also for tests.
+// One answer to SaveSnapshot.
+struct FakeSave {
+  std::vector<v1::SaveSnapshotResponse> answers;
+  absl::Status end;
+};
+
 struct FakeState {
   Mutex mutex;
 
@@ -32,9 +39,12 @@ struct FakeState {
   std::map<std::string, v1::WriteResponse> request_ids;  // "client:sequence"
   v1::ForecastSlotsResponse forecast;                    // what ForecastSlots answers
   v1::GetStatusResponse status;                          // what GetStatus answers, with wal.durable_lsn filled in
+  std::deque<v1::GetStatusResponse> statuses;            // what GetStatus answers first, as they are
+  std::deque<FakeSave> saves;                            // what SaveSnapshot answers, one after the other
 
   // Switches.
   absl::Status refuse_writes;               // Write and WriteStream
+  absl::Status refuse_bootstrap;            // Bootstrap
   std::set<std::string> refused_keys;       // WriteStream: refused with reason record_too_large
   std::string busy_key;                     // WriteStream: refused once with reason queue_full
   uint64_t cut_stream_after = 0;            // WriteStream: end with UNAVAILABLE after so many elements, once; 0 = never
@@ -49,7 +59,9 @@ struct FakeState {
   std::vector<v1::PullStart> starts;
   std::vector<v1::PlanResumeRequest> plans;
   std::vector<v1::RecoverRequest> recoveries;
-  uint64_t streams = 0;  // WriteStream calls
+  std::vector<v1::SaveSnapshotRequest> save_requests;
+  uint64_t bootstraps = 0;  // Bootstrap calls; all but the first are told that a load runs already
+  uint64_t streams = 0;     // WriteStream calls
   uint64_t stream_messages = 0;
   uint64_t stream_elements = 0;
   std::vector<v1::ScanRequest> scans;
