@@ -152,6 +152,23 @@ class DiskFullTest(NodeTest):
     def test_ext4(self):
         self.check("ext4")
 
+    def test_snapshot_files_and_new_directories_that_do_not_fit(self):
+        mount_point = self.mount("tmpfs")
+        p1 = self.primary().start()
+        for index in range(64):  # values that nothing can compress
+            p1.client.write(towline_client.put(b"large/%d" % index, self.random.randbytes(1 << 20)))
+        saved = p1.towctl("snapshot", "save", mount_point / "file.rdb", check=False)
+        self.assertEqual(saved.returncode, 1, saved.stdout)
+        self.assertIn("disk_full", saved.stderr)
+        self.assertIn("no file was left", saved.stderr)
+        self.assertEqual(list(mount_point.iterdir()), [])
+        fits = self.directory / "fits.rdb"
+        p1.towctl("snapshot", "save", fits)
+        loaded = harness.towctl("snapshot", "load", fits, "--data-dir", mount_point, "--node-id", "n1", check=False)
+        self.assertEqual(loaded.returncode, 1, loaded.stdout)
+        self.assertIn("disk_full", loaded.stderr)
+        self.assertEqual(list(mount_point.iterdir()), [])
+
 
 if __name__ == "__main__":
     harness.main()
