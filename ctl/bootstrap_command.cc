@@ -1,6 +1,5 @@
 // bootstrap: a replica loads a full snapshot because an operator says so.
 
-#include <algorithm>
 #include <chrono>
 #include <memory>
 #include <optional>
@@ -88,9 +87,10 @@ absl::Status Watch::Run() {
       restarted_ = restarted_ || status->uptime_seconds() < uptime_seconds_;
       uptime_seconds_ = status->uptime_seconds();
       if (status->state() == "halted") {
+        const std::string& message = status->upstream().message();
         return MakeError(
             absl::StatusCode::kUnavailable, "halted",
-            absl::StrCat(node_, " is halted: ", status->state_reason(), ": ", status->upstream().message()),
+            absl::StrCat(node_, " is halted: ", status->state_reason(), message.empty() ? "" : ": ", message),
             "see towctl status of that node");
       }
       if (status->has_bootstrap()) {

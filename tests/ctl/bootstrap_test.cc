@@ -89,7 +89,7 @@ TEST_F(BootstrapTest, WatchOfAHaltedNodeIsExitCodeThree) {
   EXPECT_EQ(result.code, 3);
   EXPECT_THAT(result.err, HasSubstr("chain_mismatch"));
   EXPECT_THAT(result.err,
-              HasSubstr("loading, 1200 keys, 3 MiB of about 12 MiB (25 %), 9.0 MiB/s, ETA 1.0 s, 2 resumes"));
+              HasSubstr("loading, 1200 keys, 3 MiB of about 12 MiB (25 %), 9 MiB/s, ETA 1.00 s, 2 resumes"));
 }
 
 TEST_F(BootstrapTest, TheStatusTableShowsLoadsAndSnapshots) {
