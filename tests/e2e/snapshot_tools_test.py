@@ -120,7 +120,8 @@ class SnapshotToolsTest(NodeTest):
             redis = self.redis_with(path, f"redis-{node.node_id}")
             strings = redis.strings()
             self.assertEqual(len(strings), summary["keys"])
-            self.assert_equal_data({key: entry for key, entry in strings.items() if key.startswith(b"fixed/")}, expected)
+            fixed = {key: entry for key, entry in strings.items() if key.startswith(b"fixed/")}
+            self.assert_equal_data(fixed, expected)
 
     def redis_with(self, path, name):
         """A Redis server that began with this file."""
@@ -204,9 +205,10 @@ class SnapshotToolsTest(NodeTest):
         p1 = self.primary().start()
         fill(p1, 1000, value_bytes=10_000)
         path = self.directory / "large.rdb"
-        # A limit on file sizes is the error that a test can make without a disk of its own.
-        result = subprocess.run(["prlimit", "--fsize=2097152", "env", "--ignore-signal=XFSZ", TOWCTL, "--endpoint",
-                                 p1.endpoint, "snapshot", "save", str(path)], capture_output=True, text=True, check=False)
+        # A limit on file sizes is the error that needs no disk of its own; disk_full_test.py has a full one.
+        command = ["prlimit", "--fsize=2097152", "env", "--ignore-signal=XFSZ", TOWCTL, "--endpoint", p1.endpoint,
+                   "snapshot", "save", str(path)]
+        result = subprocess.run(command, capture_output=True, text=True, check=False)
         self.assertEqual(result.returncode, 1, result.stdout)
         self.assertIn("large.rdb.partial", result.stderr)
         self.assertIn("no file was left", result.stderr)
@@ -249,8 +251,8 @@ class SnapshotToolsTest(NodeTest):
     def test_a_dump_of_redis_becomes_a_new_cluster(self):
         redis = RedisServer(self.directory / "redis")
         self.addCleanup(redis.stop)
-        redis.pipeline([("SET", f"key{i}", self.random.randbytes(50), *(("PXAT", FAR_FUTURE_MS + i) if i % 3 == 0 else ()))
-                        for i in range(20_000)])
+        expiries = [("PXAT", FAR_FUTURE_MS + i) if i % 3 == 0 else () for i in range(20_000)]
+        redis.pipeline([("SET", f"key{i}", self.random.randbytes(50), *expiry) for i, expiry in enumerate(expiries)])
         redis("RPUSH", "list", "a")
         redis("SELECT", 3)
         redis.pipeline([("SET", f"three{i}", i) for i in range(100)])
