@@ -69,9 +69,9 @@ class BootstrapKillsTest(BootstrapTest):
 
     def test_what_is_sent_twice(self):
         """Both ends are killed again and again in one load. What was durable is not sent again. A kill costs what was
-        on its way or not yet in a commit: up to a commit (100 ms of the transfer), a chunk (1 MiB) and what the transport
-        holds, on average LOST_MAX. The long form, 20 kills of 300 MB, stays below SENT_MAX with that; 6 kills of the
-        60 MB of the short form may cost a fifth."""
+        on its way or not yet in a commit: up to a commit (100 ms of the transfer), a chunk (1 MiB) and what the
+        transport holds, on average LOST_MAX. The long form, 20 kills of 300 MB, stays below SENT_MAX with that; 6 kills
+        of the 60 MB of the short form may cost a fifth."""
         kills = repetitions(3, 10)  # of each end
         records = repetitions(60_000, 300_000)
         p1 = self.primary(options={**SMALL_LOG, "bootstrap.rate_limit": repetitions("20MiB", "25MiB")}).start()
