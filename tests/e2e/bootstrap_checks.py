@@ -103,7 +103,8 @@ class BootstrapTest(NodeTest):
         return node.admin.Bootstrap(admin_service_pb2.BootstrapRequest(), timeout=30 * SLOW)
 
     def wait_taken(self, node, bytes_taken, timeout=60.0):
-        """Waits until so much of the snapshot was taken, or the load is over. Returns the progress, or None."""
+        """Waits until so much of the snapshot was taken, or all of it and the log is replayed, or the load is over. Returns
+        the progress, None in the last case."""
         last = None
 
         def reached():
@@ -114,7 +115,7 @@ class BootstrapTest(NodeTest):
             last = status.get("bootstrap")
             if last is None:
                 return ("over", None) if status["state"] == "streaming" else None
-            return ("running", last) if last["bytes"] >= bytes_taken else None
+            return ("running", last) if last["bytes"] >= bytes_taken or last["phase"] == "replaying" else None
 
         return wait_until(reached, f"{node.node_id}: {bytes_taken} bytes of a snapshot", timeout,
                           describe=lambda: last)[1]

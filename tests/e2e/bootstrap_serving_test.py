@@ -132,19 +132,23 @@ class BootstrapServingTest(BootstrapTest):
         lsn = fill(p1, 500, prefix="more/")
         r1.wait_applied(lsn)
         before = self.assert_same_data(p1, r1).digest
+        r1.stop()
         p1.stop()
-        for source in (self.directory / "empty", older):
+        for source, reason in ((self.directory / "empty", "cluster_mismatch"), (older, "replica_ahead")):
             other = self.primary(data_dir=source, options=SMALL_LOG)
             other.grpc_port, other.http_port = p1.grpc_port, p1.http_port
             other.launch().wait_answers()
+            r1.launch().wait_answers()
             self.request(r1)
-            r1.wait(lambda status: status["upstream"]["state"] == "refused", f"{source.name}: refused")
+            status = r1.wait(lambda status: status["upstream"]["state"] == "refused", f"{source.name}: refused")
+            self.assertEqual((status["state"], status["state_reason"]), ("halted", reason))
             self.assertEqual(r1.digest().digest, before, source.name)
             self.assertEqual(len(self.generations(r1)), 1)
             self.assertEqual(self.finished(r1), [])
+            r1.stop()
             other.kill9()
         p1.start()
-        r1.wait_state("streaming", timeout=60)
+        r1.start()
         self.assert_same_data(p1, r1)
 
     def test_failures_without_progress_end_in_halted(self):
