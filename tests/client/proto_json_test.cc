@@ -64,9 +64,9 @@ TEST(ProtoJson, BytesAreTextIfTheyAreUtf8ElseBase64) {
 TEST(ProtoJson, RepeatedBytesAreBase64TogetherIfOneIsNotUtf8) {
   v1::BatchGetRequest request;
   request.add_keys("a");
-  EXPECT_EQ(JsonText(ProtoToJson(request)), R"({"keys":["a"]})");
+  EXPECT_EQ(JsonText(ProtoToJson(request)), R"({"keys":["a"],"min_position":null,"wait_ms":0})");
   request.add_keys("\xff");
-  EXPECT_EQ(JsonText(ProtoToJson(request)), R"({"keys_base64":["YQ==","/w=="]})");
+  EXPECT_EQ(JsonText(ProtoToJson(request)), R"({"keys_base64":["YQ==","/w=="],"min_position":null,"wait_ms":0})");
 }
 
 TEST(ProtoJson, MapsAreSortedObjects) {
