@@ -86,12 +86,8 @@ StageResult Bootstrap::TakeHeader(const v1::SnapshotHeader& header) {
   if (status.ok()) status = CheckSpace(record.estimated_bytes - std::min(have, record.estimated_bytes));
   if (!status.ok()) return Failed(std::move(status));
   if (goes_on) {
-    v1::SnapshotCursor cursor;
-    if (*staged_ == nullptr || !(*staged_)->FillCursor(&cursor) || cursor.sequence() != header.resumed_sequence() ||
-        (*staged_)->record().point.meta.position != record.point.meta.position) {
-      return Failed(BadSnapshot(absl::StrCat("the stream goes on behind chunk ", header.resumed_sequence(), " of LSN ",
-                                             record.point.meta.position.lsn, ", which is not what was received")));
-    }
+    status = CheckGoesOn(header.resumed_sequence(), record);
+    if (!status.ok()) return Failed(*staged_ == nullptr ? status : (*staged_)->Refuse(std::move(status)));
     status = (*staged_)->GoOn(record.snapshot_id, record.read);
   } else {
     if (*staged_ != nullptr) status = GiveUpStaged();
@@ -115,6 +111,23 @@ StageResult Bootstrap::TakeHeader(const v1::SnapshotHeader& header) {
                                   {"estimated_keys", header.estimated_keys()},
                                   {"estimated_bytes", header.estimated_bytes()}});
   return StageResult::GoOn();
+}
+
+// Whether a stream goes on with what was received, and reads nothing older than was read already: the state would be
+// called exact too early.
+absl::Status Bootstrap::CheckGoesOn(uint64_t sequence, const InstallRecord& record) {
+  v1::SnapshotCursor cursor;
+  const bool has_cursor = *staged_ != nullptr && (*staged_)->FillCursor(&cursor);
+  if (!has_cursor || cursor.sequence() != sequence ||
+      (*staged_)->record().point.meta.position != record.point.meta.position) {
+    return BadSnapshot(absl::StrCat("the stream goes on behind chunk ", sequence, " of LSN ",
+                                    record.point.meta.position.lsn, ", which is not what was received"));
+  }
+  if (record.read.lsn < (*staged_)->record().read.lsn) {
+    return BadSnapshot(absl::StrCat("the stream goes on with a snapshot of LSN ", record.read.lsn,
+                                    ", and was read at LSN ", (*staged_)->record().read.lsn, " already"));
+  }
+  return absl::OkStatus();
 }
 
 absl::Status Bootstrap::GiveUpStaged() {

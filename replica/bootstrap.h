@@ -40,6 +40,7 @@ class Bootstrap {
   StageResult Take(v1::FetchSnapshotResponse& message);
   StageResult TakeHeader(const v1::SnapshotHeader& header);
   absl::Status ReadHeader(const v1::SnapshotHeader& header, InstallRecord* record) const;
+  absl::Status CheckGoesOn(uint64_t sequence, const InstallRecord& record);
   absl::Status GiveUpStaged();
   absl::Status CheckSource(const SnapshotMeta& meta) const;
   absl::Status CheckSpace(uint64_t estimated_bytes) const;

@@ -7,6 +7,7 @@
 #include "absl/strings/str_cat.h"
 
 #include "common/error.h"
+#include "common/failpoint.h"
 #include "common/history.h"
 #include "replica/generation_files.h"
 #include "replica/pull_messages.h"
@@ -112,7 +113,9 @@ absl::Status StagedInstall::GoOn(uint64_t snapshot_id, const Position& read) {
 }
 
 absl::Status StagedInstall::Refuse(absl::Status status) {
-  if (absl::IsDataLoss(status) || absl::IsUnimplemented(status)) ++strikes_;
+  if (!absl::IsDataLoss(status) && !absl::IsUnimplemented(status)) return status;
+  ++strikes_;
+  struck_chunks_ = std::max(struck_chunks_, installer_ == nullptr ? 0 : installer_->chunks());
   return status;
 }
 
@@ -132,7 +135,7 @@ absl::Status StagedInstall::AddChunk(const EncodedChunk& chunk) {
                                FormatHistory(meta.history), "), its header of LSN ", expected.position.lsn,
                                " of cluster ", expected.cluster_id, " (", FormatHistory(expected.history), ")")));
   }
-  strikes_ = 0;
+  if (installer_->chunks() > struck_chunks_) strikes_ = 0;
   return CommitIsDue() ? Commit() : absl::OkStatus();
 }
 
@@ -144,6 +147,10 @@ bool StagedInstall::CommitIsDue() const {
 }
 
 absl::Status StagedInstall::Commit() {
+  if (Failpoint("replica_journal_early")) {
+    record_.point.cursor = installer_->cursor();
+    TOWLINE_RETURN_IF_ERROR(SaveJournal());
+  }
   TOWLINE_ASSIGN_OR_RETURN(InstallPoint point, installer_->Commit());
   committed_micros_ = host_.environment().clock.MonotonicMicros();
   record_.point = std::move(point);

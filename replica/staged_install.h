@@ -60,7 +60,7 @@ class StagedInstall {
   absl::Status Finish(const v1::SnapshotEnd& end);
   // Counts a refused chunk, if `status` says that it was one.
   absl::Status Refuse(absl::Status status);
-  // Refused chunks since the last good one.
+  // Refused chunks and ends since the stream last got beyond what it had before one was refused.
   int strikes() const { return strikes_; }
   // Bytes of the stream that were taken; those that are durable.
   uint64_t bytes() const;
@@ -107,6 +107,7 @@ class StagedInstall {
   std::unique_ptr<SnapshotInstaller> installer_;  // made when it is needed
   int64_t committed_micros_ = 0;
   int strikes_ = 0;
+  uint64_t struck_chunks_ = 0;  // most that were taken before one was refused
   Received untold_;
 
   bool quarantined_ = false;

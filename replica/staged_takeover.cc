@@ -6,6 +6,7 @@
 #include "absl/strings/str_cat.h"
 
 #include "common/error.h"
+#include "common/failpoint.h"
 #include "common/history.h"
 #include "replica/generation_switch.h"
 #include "replica/staged_install.h"
@@ -14,6 +15,7 @@ namespace towline {
 
 bool StagedInstall::exact() const {
   if (!loaded()) return false;
+  if (Failpoint("replica_switch_early")) return true;
   const Lsn applied = generation_ == nullptr ? record_.point.meta.position.lsn : generation_->applier().applied_lsn();
   return applied >= record_.read.lsn;
 }

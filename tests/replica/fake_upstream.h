@@ -46,6 +46,12 @@ class FakeInbox {
     changed_.NotifyAll();
   }
 
+  // Time that passes with each message that is read; for a fake clock.
+  void SetMessageMicros(int64_t micros) TOWLINE_EXCLUDES(mutex_) {
+    MutexLock lock(&mutex_);
+    message_micros_ = micros;
+  }
+
   void Wake() TOWLINE_EXCLUDES(mutex_) {
     MutexLock lock(&mutex_);
     woken_ = true;
@@ -65,6 +71,7 @@ class FakeInbox {
     if (messages_.empty()) return closed_ ? ReadResult::kClosed : ReadResult::kTimeout;
     *out = std::move(messages_.front());
     messages_.pop_front();
+    if (clock_ != nullptr) clock_->Advance(message_micros_);
     return ReadResult::kMessage;
   }
 
@@ -88,6 +95,7 @@ class FakeInbox {
   std::deque<Message> messages_ TOWLINE_GUARDED_BY(mutex_);
   bool closed_ TOWLINE_GUARDED_BY(mutex_) = false;
   bool woken_ TOWLINE_GUARDED_BY(mutex_) = false;
+  int64_t message_micros_ TOWLINE_GUARDED_BY(mutex_) = 0;
   absl::Status status_ TOWLINE_GUARDED_BY(mutex_);
 };
 

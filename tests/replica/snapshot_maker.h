@@ -3,6 +3,7 @@
 #ifndef TOWLINE_TESTS_REPLICA_SNAPSHOT_MAKER_H_
 #define TOWLINE_TESTS_REPLICA_SNAPSHOT_MAKER_H_
 
+#include <cstdint>
 #include <vector>
 
 #include "store/state_store.h"
@@ -11,12 +12,16 @@
 
 namespace towline::test {
 
+inline constexpr uint64_t kFirstSnapshotId = 77;
+
 // Header, chunks of about `chunk_bytes` and end of a snapshot of `log` at `lsn`.
-std::vector<v1::FetchSnapshotResponse> MakeSnapshot(const LogMaker& log, Lsn lsn, size_t chunk_bytes = 256);
+std::vector<v1::FetchSnapshotResponse> MakeSnapshot(const LogMaker& log, Lsn lsn, size_t chunk_bytes = 256,
+                                                    uint64_t snapshot_id = kFirstSnapshotId);
 
 // What follows behind `cursor` of such a stream of LSN `lsn`, from the state at `read_lsn`.
 std::vector<v1::FetchSnapshotResponse> MakeSnapshotRest(const LogMaker& log, Lsn lsn, Lsn read_lsn,
-                                                        const v1::SnapshotCursor& cursor, size_t chunk_bytes = 256);
+                                                        const v1::SnapshotCursor& cursor, size_t chunk_bytes = 256,
+                                                        uint64_t snapshot_id = kFirstSnapshotId);
 
 // Digest of the state of `log` at `lsn`.
 StateDigest DigestOf(const LogMaker& log, Lsn lsn);
