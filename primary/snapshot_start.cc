@@ -191,6 +191,7 @@ absl::StatusOr<std::unique_ptr<SnapshotSession>> StartSave(SourceCore& core, con
                                                            std::function<void()> wake) {
   TOWLINE_RETURN_IF_ERROR(core.snapshots.Enter());
   absl::Cleanup leave = [&core] { core.snapshots.Leave(); };
+  MutexLock lock(&core.resume_mutex);  // from the look for room until it is taken
   const NodeView node = core.host.View();
   const std::shared_ptr<LogAndState> live = core.host.Live();
   if (live == nullptr || live->number() != node.data_generation) {
