@@ -128,12 +128,13 @@ absl::Status StagedInstall::AddChunk(const EncodedChunk& chunk) {
   const SnapshotMeta& expected = record_.point.meta;
   if (meta.position != expected.position || meta.cluster_id != expected.cluster_id ||
       meta.history != expected.history) {
-    installer_.reset();
-    return Refuse(
+    absl::Status refused = Refuse(
         MakeError(absl::StatusCode::kDataLoss, "bad_snapshot",
                   absl::StrCat("the stream is of LSN ", meta.position.lsn, " of cluster ", meta.cluster_id, " (",
                                FormatHistory(meta.history), "), its header of LSN ", expected.position.lsn,
                                " of cluster ", expected.cluster_id, " (", FormatHistory(expected.history), ")")));
+    installer_.reset();  // it has taken the chunk
+    return refused;
   }
   if (installer_->chunks() > struck_chunks_) strikes_ = 0;
   return CommitIsDue() ? Commit() : absl::OkStatus();
