@@ -24,7 +24,7 @@ class BootstrapServingTest(BootstrapTest):
         fill(p1, RECORDS)
         self.wait_caught_up(p1, r1)
         self.assertFalse(self.request(r1).already_running)
-        r1.wait(lambda status: status["bootstrap"] is not None, "the load has begun")
+        r1.wait(lambda status: (status["bootstrap"] or {}).get("phase") == "loading", "the load has begun")
         return p1, r1
 
     def assert_loaded(self, p1, r1, resumes_min=0):

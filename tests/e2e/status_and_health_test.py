@@ -139,11 +139,11 @@ class HttpTest(NodeTest):
             names = {line.split("{")[0].split(" ")[0] for line in metrics.splitlines() if not line.startswith("#")}
             self.assertGreater(len(names), 10)
             self.assertEqual([name for name in names if not name.startswith("towline_")], [])
-            if node is p1:
-                self.check_rules_know_metrics(metrics)
+        self.check_rules_know_metrics("".join(node.http("/metrics")[1] for node in (p1, r1)))
 
     def check_rules_know_metrics(self, metrics):
-        """Every metric in an alert's expression is one that a primary has, so that no alert is silent for ever."""
+        """Every metric in an alert's expression is one that a primary or a replica has, so that no alert is silent for
+        ever."""
         declared = set(re.findall(r"^# TYPE (\S+)", metrics, re.MULTILINE))
         rules = (harness.SOURCE / "deploy/prometheus/towline.rules.yml").read_text()
         expressions = re.findall(r"expr: (.*?)\n +(?:for|labels):", rules, re.DOTALL)
