@@ -23,13 +23,13 @@
 
 namespace towline::testing {
 
-// What the server holds and how it misbehaves. Guarded by `mutex`, also for tests.
 // One answer to SaveSnapshot.
 struct FakeSave {
   std::vector<v1::SaveSnapshotResponse> answers;
   absl::Status end;
 };
 
+// What the server holds and how it misbehaves. Guarded by `mutex`, also for tests.
 struct FakeState {
   Mutex mutex;
 
