@@ -19,10 +19,10 @@
 #include "common/rng.h"
 #include "ctl/progress_line.h"
 #include "ctl/snapshot_load.h"
+#include "store/modified_lsns.h"
 #include "store/rdb_format.h"
 #include "store/rocksdb/rocksdb_store.h"
 #include "store/state_builder.h"
-#include "store/state_format.h"
 
 namespace towline::ctl {
 namespace {
@@ -95,11 +95,7 @@ class StateOfFile {
     if (event.kind == RdbEvent::Kind::kAux && own_) TakeAux(event.key, event.value);
     if (event.kind != RdbEvent::Kind::kEntry) return absl::OkStatus();
     Lsn lsn = kForeignLsn;
-    if (own_) {
-      uint64_t step = 0;
-      if (!TakeVarint(&lsns_left_, &step)) return absl::DataLossError("an entry has no modified LSN");
-      lsn = last_lsn_ += static_cast<uint64_t>(UnZigZag(step));
-    }
+    if (own_ && !lsns_.Take(&lsn)) return absl::DataLossError("an entry has no modified LSN");
     if (!plan_.Loads(event, place)) return absl::OkStatus();
     ++keys_;
     bytes_ += event.key.size() + event.value.size();
@@ -114,18 +110,13 @@ class StateOfFile {
  private:
   void TakeAux(absl::string_view name, absl::string_view value) {
     if (name == kAuxReserved) request_window_.append(value.data(), value.size());
-    if (name != kAuxMeta) return;
-    lsns_.assign(value.data(), value.size());
-    lsns_left_ = lsns_;
-    last_lsn_ = 0;
+    if (name == kAuxMeta) lsns_.Begin(value);
   }
 
   const RdbLoadPlan& plan_;
   StateBuilder builder_;
   const bool own_;
-  std::string lsns_;             // of the present group
-  absl::string_view lsns_left_;  // not used yet
-  Lsn last_lsn_ = 0;
+  ModifiedLsns lsns_;  // of the present group
   std::string request_window_;
   uint64_t keys_ = 0;
   uint64_t bytes_ = 0;

@@ -9,6 +9,7 @@
 #include "common/error.h"
 #include "common/names.h"
 #include "store/key_hash_set.h"
+#include "store/modified_lsns.h"
 #include "store/rdb_format.h"
 #include "store/request_window.h"
 #include "store/snapshot_head.h"
@@ -42,9 +43,7 @@ class TowlineCheck {
   absl::Status TakeAux(absl::string_view name, absl::string_view value) {
     if (name == kAuxMeta) {
       TOWLINE_RETURN_IF_ERROR(CheckNoneLeft());
-      lsns_.assign(value.data(), value.size());
-      lsns_left_ = lsns_;
-      last_lsn_ = 0;
+      lsns_.Begin(value);
     } else if (name == kAuxReserved) {
       reserved_.append(value.data(), value.size());
     } else if (name == kAuxDigest) {
@@ -64,12 +63,11 @@ class TowlineCheck {
     if (!last_key_.empty() && event.key <= last_key_) {
       return SnapshotMalformed(absl::StrCat("key ", Printable(event.key), " comes after ", Printable(last_key_)));
     }
-    uint64_t step = 0;
-    if (!TakeVarint(&lsns_left_, &step)) {
+    Lsn modified_lsn = 0;
+    if (!lsns_.Take(&modified_lsn)) {
       return SnapshotMalformed(absl::StrCat("towline-meta has no modified LSN for key ", Printable(event.key)));
     }
-    last_lsn_ += static_cast<uint64_t>(UnZigZag(step));
-    digest_.Add(EntryDigest(event.key, event.value, event.expire_at_ms, last_lsn_));
+    digest_.Add(EntryDigest(event.key, event.value, event.expire_at_ms, modified_lsn));
     last_key_.assign(event.key.data(), event.key.size());
     return absl::OkStatus();
   }
@@ -85,14 +83,11 @@ class TowlineCheck {
 
  private:
   absl::Status CheckNoneLeft() const {
-    return lsns_left_.empty() ? absl::OkStatus()
-                              : SnapshotMalformed("towline-meta has more modified LSNs than entries");
+    return lsns_.empty() ? absl::OkStatus() : SnapshotMalformed("towline-meta has more modified LSNs than entries");
   }
 
   SnapshotMeta meta_;
-  std::string lsns_;             // of the present group
-  absl::string_view lsns_left_;  // not used yet
-  Lsn last_lsn_ = 0;
+  ModifiedLsns lsns_;  // of the present group
   std::string last_key_;
   std::string reserved_;
   std::string announced_digest_;

@@ -7,6 +7,7 @@
 #include "common/checksum.h"
 #include "common/error.h"
 #include "common/names.h"
+#include "store/modified_lsns.h"
 #include "store/rdb_format.h"
 #include "store/rdb_reader.h"
 #include "store/request_window.h"
@@ -51,9 +52,7 @@ struct SnapshotInstaller::Impl {
   bool ended = false;
   absl::Status failed;  // something of a chunk may have been taken; sticks
 
-  std::string lsns;             // of the present chunk
-  absl::string_view lsns_left;  // not used yet
-  Lsn last_lsn = 0;
+  ModifiedLsns lsns;      // of the present chunk
   std::string first_key;  // of the present chunk
   std::string last_key;   // of the stream
   std::string reserved;
@@ -72,10 +71,8 @@ struct SnapshotInstaller::Impl {
 
 absl::Status SnapshotInstaller::Impl::TakeAux(absl::string_view name, absl::string_view value) {
   if (name == kAuxMeta) {
-    if (!lsns_left.empty()) return SnapshotMalformed("modified LSNs are left over");
-    lsns.assign(value.data(), value.size());
-    lsns_left = lsns;
-    last_lsn = 0;
+    if (!lsns.empty()) return SnapshotMalformed("modified LSNs are left over");
+    lsns.Begin(value);
     return absl::OkStatus();
   }
   if (name == kAuxReserved) {
@@ -99,19 +96,18 @@ absl::Status SnapshotInstaller::Impl::TakeEntry(const RdbEvent& event) {
   if (keys > 0 && event.key <= last_key) {
     return SnapshotMalformed(absl::StrCat("key ", Printable(event.key), " comes after ", Printable(last_key)));
   }
-  uint64_t step = 0;
-  if (!TakeVarint(&lsns_left, &step)) return SnapshotMalformed("an entry has no modified LSN");
-  last_lsn += static_cast<uint64_t>(UnZigZag(step));
+  Lsn modified_lsn = 0;
+  if (!lsns.Take(&modified_lsn)) return SnapshotMalformed("an entry has no modified LSN");
 
   engine_key.assign(1, kUserSpace);
   engine_key.append(event.key.data(), event.key.size());
   envelope.clear();
-  AppendEnvelope(last_lsn, event.expire_at_ms, event.value, &envelope);
+  AppendEnvelope(modified_lsn, event.expire_at_ms, event.value, &envelope);
   TOWLINE_RETURN_IF_ERROR(loader->Add(engine_key, envelope));
   if (event.expire_at_ms != 0) {
     TOWLINE_RETURN_IF_ERROR(loader->AddUnordered(ExpiryKey(event.expire_at_ms, event.key), ""));
   }
-  digest.Add(EntryDigest(event.key, event.value, event.expire_at_ms, last_lsn));
+  digest.Add(EntryDigest(event.key, event.value, event.expire_at_ms, modified_lsn));
   if (first_key.empty()) first_key.assign(event.key.data(), event.key.size());
   last_key.assign(event.key.data(), event.key.size());
   ++keys;
@@ -146,7 +142,7 @@ absl::Status SnapshotInstaller::Impl::Take(const RdbEvent& event) {
 // What the chunk says of itself, against what it held.
 absl::Status SnapshotInstaller::Impl::CheckChunk(const EncodedChunk& chunk, uint64_t keys_before) const {
   if (reader.offset() != bytes) return SnapshotMalformed("a chunk does not end with a whole entry");
-  if (!lsns_left.empty()) return SnapshotMalformed("modified LSNs are left over");
+  if (!lsns.empty()) return SnapshotMalformed("modified LSNs are left over");
   if (keys - keys_before != chunk.keys) {
     return SnapshotMalformed(absl::StrCat("a chunk holds ", keys - keys_before, " keys and says ", chunk.keys));
   }
