@@ -70,6 +70,7 @@ class SlotStatesTest(PlannerTest):
         self.assert_invalidated(p1, "retained_bytes", lsn)
         self.assert_ways_back(p1, "retained_bytes", lsn)
 
+        self.restart(p1, {})
         lsn = p1.status()["wal"]["durable_lsn"]
         self.create(p1, lsn)
         fill(p1, 4000, prefix="b/")
