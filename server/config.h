@@ -37,6 +37,7 @@ struct NodeConfig {
   bool slots_auto_create = true;
   bool members_auto_join = true;
   int64_t start_peer_wait_micros = 5'000'000;  // 0 = members are not asked
+  int64_t fence_pause_max_micros = 1'000'000;  // 0 = off
   uint64_t slots_max_retained_bytes = 16ull << 30;
   int64_t slots_consumer_idle_micros = 24ll * 3600 * 1'000'000;
   int64_t slots_replica_idle_micros = 0;

@@ -26,10 +26,18 @@ class PrimaryRole {
   // Writes the TERM_START of the newest term of `control`, unless the log holds it, and starts the loops. The
   // references must outlive it. Errors as Generation::AppendAndApply.
   static absl::StatusOr<std::unique_ptr<PrimaryRole>> Open(const GenerationEnvironment& env, const NodeConfig& config,
-                                                           const Control& control, std::shared_ptr<Generation> live);
+                                                           const Control& control, std::shared_ptr<Generation> live,
+                                                           Standstill* standstill);
 
   // Answers what is queued, then ends the loops. Idempotent.
   void Stop();
+
+  // See Sequencer. Nothing is appended any more when Close returns.
+  void Pause(const absl::Status& status);
+  void Unpause();
+  void Hold();
+  void Release();
+  void Close(const absl::Status& status);
 
   Sequencer& sequencer() { return sequencer_; }
   PrimarySink& sink() { return sink_; }
@@ -37,7 +45,7 @@ class PrimaryRole {
 
  private:
   PrimaryRole(const GenerationEnvironment& env, const NodeConfig& config, const Control& control,
-              const std::shared_ptr<Generation>& live);
+              const std::shared_ptr<Generation>& live, Standstill* standstill);
 
   // In this order: expiry submits to the sequencer, which hands to the sink.
   PrimarySink sink_;

@@ -68,6 +68,7 @@ class ReplicaNode : public ReplicaHost {
   void OnHeartbeat(uint64_t sequence, Lsn durable_lsn, Lsn committed_lsn) override;
   void OnUpstreamPath(const UpstreamPath& path) override { paths.push_back(path); }
   const GenerationEnvironment& environment() override { return *env; }
+  Mutex& fence_gate() override { return gate; }
 
   std::unique_ptr<SimFileSystem> own_fs;
   SimFileSystem& fs;
@@ -85,6 +86,7 @@ class ReplicaNode : public ReplicaHost {
   std::vector<UpstreamPath> paths;
   std::vector<absl::Status> fatal;
   std::unique_ptr<ReplicaController> controller;
+  Mutex gate;
 };
 
 }  // namespace towline::test
