@@ -33,7 +33,8 @@ absl::Status RecoveryRequired(absl::string_view message) {
 PrimaryLifecycle::PrimaryLifecycle(LifecycleDependencies deps)
     : deps_(std::move(deps)),
       membership_(deps_.host.control(), deps_.host.environment().clock, deps_.config.members_auto_join,
-                  deps_.host.environment().on_fatal) {}
+                  deps_.host.environment().on_fatal,
+                  [this](const MemberList& list, Lsn lsn) { role()->commit().SetMembers(list, lsn); }) {}
 
 PrimaryLifecycle::~PrimaryLifecycle() { Stop(); }
 
@@ -137,6 +138,7 @@ absl::Status PrimaryLifecycle::Tick() {
   if (phase() != Phase::kOpen) return absl::OkStatus();
   membership_.Submit(deps_.self(), role()->sequencer());
   role()->sink().LookForSpace();
+  role()->Tick();
   return absl::OkStatus();
 }
 
