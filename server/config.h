@@ -57,6 +57,12 @@ struct NodeConfig {
   int64_t expiry_interval_micros = 1'000'000;
   double disk_warn_ratio = 0.80;    // of the data directory's disk; 0 = off
   double disk_guard_ratio = 0.90;   // 0 = off
+  int64_t durability_replicas = 0;
+  std::string durability_stage = "flushed";  // flushed, applied
+  int64_t durability_timeout_micros = 5'000'000;
+  std::string durability_on_timeout = "fail";  // fail, accept
+  uint64_t flow_max_lag_bytes = 0;             // 0 = off
+  int64_t flow_refuse_after_micros = 5'000'000;
   std::string log_level = "info";   // debug, info, warning, error
   std::string log_format = "text";  // text, json
 };

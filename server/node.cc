@@ -16,7 +16,7 @@ namespace {
 
 constexpr int64_t kTickMicros = 50'000;
 constexpr int64_t kWatermarkIdleMicros = 1'000'000;
-constexpr int64_t kRemoveMemberMicros = 10'000'000;
+constexpr int64_t kChangeMembersMicros = 10'000'000;
 constexpr size_t kRoleChangesMax = 32;
 
 }  // namespace
@@ -274,6 +274,14 @@ void Node::OnReplicaAttached(const MemberInfo& member) {
   if (is_primary()) lifecycle_->OnAttached(member);
 }
 
+void Node::OnReplicaAck(const ReplicaAck& ack) {
+  if (role() != nullptr) role()->commit().OnAck(ack);
+}
+
+void Node::OnReplicaGone(const std::string& node_id, uint64_t session_id) {
+  if (role() != nullptr) role()->commit().OnSessionEnd(node_id, session_id);
+}
+
 void Node::OnStaleSelf(absl::string_view reason, absl::string_view message) {
   if (is_primary()) lifecycle_->OnStaleSelf(reason, message);
 }
@@ -396,7 +404,32 @@ absl::Status Node::RemoveMember(const std::string& node_id, bool force) {
                      absl::StrCat(node_id, " is connected (", peer.state, "), and would join again"),
                      "stop it first, or use --force");
   }
-  return lifecycle_->membership().Remove(node_id, kRemoveMemberMicros);
+  const MemberList members = View().members;
+  const bool counts = std::any_of(members.members.begin(), members.members.end(), [&node_id](const MemberInfo& each) {
+    return each.node_id == node_id && each.counting;
+  });
+  if (const uint32_t counting = role()->commit().stats().counting_members;
+      counts && !force && members.min_replicas >= counting) {
+    return MakeError(absl::StatusCode::kFailedPrecondition, "min_replicas_unreachable",
+                     absl::StrCat("without ", node_id, " there are ", counting - 1,
+                                  " counting members besides the primary; min_replicas is ", members.min_replicas),
+                     "lower it first with towctl member min-replicas, or use --force: no write is taken then");
+  }
+  return lifecycle_->membership().Remove(node_id, kChangeMembersMicros);
+}
+
+absl::StatusOr<Lsn> Node::SetMinReplicas(uint32_t min_replicas, bool* unchanged) {
+  TOWLINE_RETURN_IF_ERROR(CheckTakesWrites());
+  *unchanged = View().members.min_replicas == min_replicas;
+  if (*unchanged) return 0;
+  const uint32_t counting = role()->commit().stats().counting_members;
+  if (min_replicas > counting) {
+    return MakeError(absl::StatusCode::kInvalidArgument, "too_few_replicas",
+                     absl::StrCat("min_replicas ", min_replicas, " is more than the ", counting,
+                                  " counting members besides the primary"),
+                     "add replicas first; look at towctl member list");
+  }
+  return lifecycle_->membership().SetMinReplicas(min_replicas, kChangeMembersMicros);
 }
 
 absl::Status Node::CheckReadable() {
@@ -422,7 +455,7 @@ std::optional<ReplicaStatusView> Node::ReplicaStatus() {
 Lsn Node::CommittedLsn() {
   const auto live = Live();
   const Lsn durable = live == nullptr ? 0 : live->spool().end().lsn;
-  if (is_primary()) return durable;
+  if (is_primary()) return role() == nullptr ? 0 : role()->commit().CommittedLsn(durable);
   const auto status = ReplicaStatus();
   return status ? std::min(durable, status->upstream_committed_lsn) : 0;
 }

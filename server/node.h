@@ -70,6 +70,8 @@ class Node final : public SourceHost, public ReplicaHost, public FailoverHost {
   NodeView View() override;
   std::shared_ptr<LogAndState> Live() override;
   void OnReplicaAttached(const MemberInfo& member) override;
+  void OnReplicaAck(const ReplicaAck& ack) override;
+  void OnReplicaGone(const std::string& node_id, uint64_t session_id) override;
   void OnStaleSelf(absl::string_view reason, absl::string_view message) override;
 
   // ReplicaHost
@@ -115,6 +117,8 @@ class Node final : public SourceHost, public ReplicaHost, public FailoverHost {
   const ClusterId& primary_cluster_id() const { return primary_cluster_id_; }
   // nullptr on a replica, and until writes open for the first time: use it after CheckWritable.
   Sequencer* sequencer() { return role() == nullptr ? nullptr : &role()->sequencer(); }
+  // Likewise; valid as long as this node.
+  PrimaryRole* primary() { return role(); }
   // With what this node would start to pull from another one now.
   v1::PullStart DescribeStart();
   // On a primary: see PrimaryLifecycle::Recover. FAILED_PRECONDITION, reason not_primary.
@@ -124,6 +128,8 @@ class Node final : public SourceHost, public ReplicaHost, public FailoverHost {
   absl::StatusOr<bool> RequestBootstrap();
   // On a primary: see RemoveMemberRequest.
   absl::Status RemoveMember(const std::string& node_id, bool force);
+  // On a primary: see SetMinReplicasRequest. *unchanged: it was so. Returns the LSN of the record, 0 if unchanged.
+  absl::StatusOr<Lsn> SetMinReplicas(uint32_t min_replicas, bool* unchanged);
   ReplicationSource& source() { return *source_; }
   Failover& failover() { return *failover_; }
   // Node id of the primary that this node knows of, or itself; empty = not known.
@@ -139,7 +145,7 @@ class Node final : public SourceHost, public ReplicaHost, public FailoverHost {
   // that is more (silence is no freshness). nullopt before the first heartbeat.
   std::optional<double> StalenessSeconds();
   // Highest LSN that meets the cluster's commit level, as known here.
-  Lsn CommittedLsn();
+  Lsn CommittedLsn() override;
   // writable, streaming, ... as DESIGN 11 of the operator surface; `reason` is set when attention is needed.
   std::string State(std::string* reason);
   uint64_t expired_total() const { return role() == nullptr ? 0 : role()->expired_total(); }

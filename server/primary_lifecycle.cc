@@ -34,7 +34,8 @@ absl::Status RecoveryRequired(absl::string_view message) {
 PrimaryLifecycle::PrimaryLifecycle(LifecycleDependencies deps)
     : deps_(std::move(deps)),
       membership_(deps_.host.control(), deps_.host.environment().clock, deps_.config.members_auto_join,
-                  deps_.host.environment().on_fatal),
+                  deps_.host.environment().on_fatal,
+                  [this](const MemberList& list, Lsn lsn) { role()->commit().SetMembers(list, lsn); }),
       standstill_(deps_.host.environment().clock, deps_.config.fence_pause_max_micros) {}
 
 PrimaryLifecycle::~PrimaryLifecycle() { Stop(); }
@@ -193,7 +194,7 @@ void PrimaryLifecycle::Resume() {
   reason_.clear();
 }
 
-bool PrimaryLifecycle::drained() const { return role() == nullptr || role()->sequencer().idle(); }
+bool PrimaryLifecycle::drained() const { return role() == nullptr || role()->drained(); }
 
 void PrimaryLifecycle::Close(const absl::Status& status) {
   MutexLock change_lock(&change_mutex_);
@@ -257,6 +258,7 @@ absl::Status PrimaryLifecycle::Tick() {
   if (phase() != Phase::kOpen) return absl::OkStatus();
   membership_.Submit(deps_.self(), role()->sequencer());
   role()->sink().LookForSpace();
+  role()->Tick();
   return absl::OkStatus();
 }
 
