@@ -159,7 +159,8 @@ void PrintSlotsTable(std::ostream& out, const google::protobuf::RepeatedPtrField
   Table table({"SLOT", "KIND", "STATE", "HEALTH", "CONFIRMED", "RETAINED", "HEADROOM", "HEADROOM_TIME", "CAUSE"});
   for (const v1::Slot& slot : slots) {
     const Json json = ProtoToJson(slot);
-    table.Add({slot.name(), EnumText(json["kind"]) + (slot.temporary() ? "/temporary" : ""), EnumText(json["state"]),
+    const std::string sort = slot.origin().empty() ? "" : absl::StrCat("/copy of ", slot.origin());
+    table.Add({slot.name(), EnumText(json["kind"]) + (slot.temporary() ? "/temporary" : sort), EnumText(json["state"]),
                EnumText(json["health"]), absl::StrCat(slot.confirmed_lsn()), FormatBytes(slot.retained_bytes()),
                FormatBytes(slot.headroom_bytes()),
                slot.has_headroom_seconds() ? FormatSeconds(slot.headroom_seconds()) : "-",

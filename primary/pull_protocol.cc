@@ -162,6 +162,22 @@ void EncodePosition(const ClusterId& cluster_id, const Position& position, v1::P
   out->set_chain(position.chain);
 }
 
+void EncodeSlotCopies(const slots::SlotCopies& copies, v1::SlotCopies* out) {
+  out->set_origin(copies.origin);
+  out->set_complete(copies.complete);
+  for (const slots::SlotCopy& copy : copies.slots) {
+    v1::SlotCopy* const slot = out->add_slots();
+    slot->set_name(copy.name);
+    slot->set_kind(copy.kind == slots::SlotKind::kReplica ? v1::SLOT_KIND_REPLICA : v1::SLOT_KIND_CONSUMER);
+    slot->set_generation(copy.generation);
+    slot->set_confirmed_lsn(copy.confirmed_lsn);
+    slot->set_invalidated(copy.invalidated);
+    slot->set_created_time_ms(copy.created_time_ms);
+    slot->set_last_active_time_ms(copy.last_active_time_ms);
+  }
+  for (const std::string& name : copies.dropped) out->add_dropped(name);
+}
+
 void EncodeError(const absl::Status& status, v1::ErrorDetail* out) {
   const ErrorInfo info = GetErrorInfo(status);
   out->set_reason(info.reason);

@@ -11,6 +11,7 @@
 #include "common/types.h"
 #include "primary/node_view.h"
 #include "primary/resync_planner.h"
+#include "slots/slot_copies.h"
 #include "towline/v1/replication_service.pb.h"
 
 namespace towline {
@@ -32,6 +33,8 @@ void EncodeStarted(const Plan& plan, const NodeView& node, const LogFacts& log, 
 
 void EncodeHistory(const History& history, google::protobuf::RepeatedPtrField<v1::HistoryEntry>* out);
 void EncodePosition(const ClusterId& cluster_id, const Position& position, v1::Position* out);
+
+void EncodeSlotCopies(const slots::SlotCopies& copies, v1::SlotCopies* out);
 
 // The reason why the server ends a session.
 void EncodeError(const absl::Status& status, v1::ErrorDetail* out);

@@ -179,6 +179,9 @@ bool PullSessionImpl::TakeHeartbeat(v1::PullResponse* out) {
   heartbeat->set_sequence(newest.sequence);
   heartbeat->set_durable_lsn(newest.durable_lsn);
   heartbeat->set_committed_lsn(newest.committed_lsn);
+  if (request_->kind == slots::SlotKind::kReplica && !request_->temporary) {
+    if (const auto news = core_.SlotNews(&slots_told_)) EncodeSlotCopies(*news, heartbeat->mutable_slots());
+  }
   MutexLock lock(&mutex_);
   heartbeat->set_behind_bytes(live_->spool().BytesBehind(sent_lsn_));
   return true;

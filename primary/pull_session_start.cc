@@ -12,11 +12,11 @@
 namespace towline {
 namespace {
 
-// A slot whose owner lost its data directory, or that speaks of another log.
+// A slot whose owner lost its data directory, that speaks of another log, or that another node has served so far.
 bool IsOfAnotherOwner(const slots::Slot& slot, const ResumeRequest& request, const NodeView& node) {
   const bool wiped = slot.kind == slots::SlotKind::kReplica && slot.owner_incarnation != 0 &&
                      slot.owner_incarnation != request.incarnation;
-  return wiped || slot.data_generation != node.data_generation;
+  return wiped || slot.data_generation != node.data_generation || !slot.origin.empty();
 }
 
 // An owner that replays the log behind a snapshot until its state is exact.

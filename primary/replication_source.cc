@@ -127,6 +127,7 @@ std::vector<PeerStatus> ReplicationSourceImpl::Peers() const {
   for (const slots::Slot& slot : core_.slots.List()) {
     PeerStatus status;
     const auto found = connected.find(slot.name);
+    if (!slot.origin.empty() && found == connected.end()) continue;  // its owner is another node's peer
     if (found != connected.end()) {
       status = found->second;
     } else {

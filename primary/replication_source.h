@@ -24,6 +24,7 @@
 #include "primary/slot_forecast.h"
 #include "primary/snapshot_pool.h"
 #include "primary/stage_lag.h"
+#include "slots/slot_copies.h"
 #include "slots/slot_table.h"
 
 namespace towline {
@@ -183,6 +184,14 @@ class ReplicationSource {
 
   // On a replica: the upstream's heartbeat, to be forwarded instead of own ones. Null function = make own ones.
   virtual void ForwardHeartbeat(const HeartbeatInfo& heartbeat) = 0;
+
+  // On a replica: what the upstream tells of the primary's slots. Copies of them are saved by Tick, once per
+  // slots_persist_micros, and own replicas are told.
+  virtual void ForwardSlots(const slots::SlotCopies& news) = 0;
+
+  // At a promotion to `term`, before its first record is written: see SlotTable::TakeOver. Ordered with pruning and the
+  // start of sessions. FAILED_PRECONDITION, reason no_data.
+  virtual absl::StatusOr<std::vector<slots::Slot>> TakeOverSlots(Term term) = 0;
 
   // On a replica: NodeView::upstream_path has become another one. Sessions tell it, and end if they are on it.
   virtual void OnPathChanged() = 0;

@@ -287,4 +287,17 @@ double SourceCore::LagSeconds(Lsn applied_lsn) const {
   return heartbeats_.LagSeconds(applied_lsn, clock.MonotonicMicros());
 }
 
+void SourceCore::TellSlots(const slots::SlotCopies& news) {
+  MutexLock lock(&mutex_);
+  slot_feed_.Take(news);
+}
+
+std::optional<slots::SlotCopies> SourceCore::SlotNews(uint64_t* told) const {
+  MutexLock lock(&mutex_);
+  if (slot_feed_.version() == *told) return std::nullopt;
+  slots::SlotCopies news = slot_feed_.Since(*told);
+  *told = slot_feed_.version();
+  return news;
+}
+
 }  // namespace towline

@@ -23,6 +23,7 @@
 #include "primary/replication_source.h"
 #include "primary/resync_planner.h"
 #include "primary/snapshot_pool.h"
+#include "slots/slot_copies.h"
 #include "slots/slot_table.h"
 
 namespace towline {
@@ -149,6 +150,12 @@ class SourceCore {
   HeartbeatInfo heartbeat() const TOWLINE_EXCLUDES(mutex_);
   double LagSeconds(Lsn applied_lsn) const TOWLINE_EXCLUDES(mutex_);
 
+  // --- Slots that others keep copies of ---
+
+  void TellSlots(const slots::SlotCopies& news) TOWLINE_EXCLUDES(mutex_);
+  // What is new to who knows version *told, which becomes the present one; nullopt if nothing is.
+  std::optional<slots::SlotCopies> SlotNews(uint64_t* told) const TOWLINE_EXCLUDES(mutex_);
+
   SourceHost& host;
   slots::SlotTable& slots;
   Clock& clock;
@@ -174,6 +181,7 @@ class SourceCore {
   std::map<std::string, std::string> refusals_ TOWLINE_GUARDED_BY(mutex_);  // slot -> the last one that was counted
   std::map<std::string, uint64_t> counted_ TOWLINE_GUARDED_BY(mutex_);      // slot -> generation: see IsCounted
   HeartbeatLog heartbeats_ TOWLINE_GUARDED_BY(mutex_);
+  slots::SlotFeed slot_feed_ TOWLINE_GUARDED_BY(mutex_);  // own ones on a primary, else those of the upstream's telling
   // Data generation -> last LSN that cannot be read and that the spool's list does not hold.
   std::map<uint64_t, Lsn> damaged_ TOWLINE_GUARDED_BY(mutex_);
 };

@@ -37,6 +37,8 @@ class ReplicationSourceImpl final : public ReplicationSource {
   absl::StatusOr<slots::Slot> DropSlot(const std::string& name, bool force) override;
   absl::Status Tick() override;
   void ForwardHeartbeat(const HeartbeatInfo& heartbeat) override;
+  void ForwardSlots(const slots::SlotCopies& news) override { core_.TellSlots(news); }
+  absl::StatusOr<std::vector<slots::Slot>> TakeOverSlots(Term term) override;
   void OnPathChanged() override;
   std::vector<PeerStatus> Peers() const override;
   std::vector<SlotStatus> Slots() const override;
@@ -49,7 +51,8 @@ class ReplicationSourceImpl final : public ReplicationSource {
  private:
   // --- Tick: source_tick.cc ---
   void MakeHeartbeat(const NodeView& node, LogAndState* live, int64_t now);
-  absl::Status Retain(LogAndState& live, int64_t now);
+  absl::Status Retain(LogAndState& live, const NodeView& node, int64_t now);
+  absl::Status ExchangeCopies(LogAndState& live, const NodeView& node) TOWLINE_REQUIRES(core_.resume_mutex);
   absl::Status LimitGrowth(LogAndState& live);
   // True if a slot was invalidated. `disk_used_ratio` 0 = without the disk guard.
   absl::StatusOr<bool> ApplyLimits(LogAndState& live, double disk_used_ratio) TOWLINE_REQUIRES(core_.resume_mutex);

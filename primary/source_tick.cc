@@ -24,7 +24,7 @@ absl::Status ReplicationSourceImpl::Tick() {
     next_retention_micros_ = now + core_.options.slots_persist_micros;
     core_.snapshots.Tick();
     status = core_.slots.SaveIfDirty();
-    if (status.ok() && live != nullptr) status = Retain(*live, now);
+    if (status.ok() && live != nullptr) status = Retain(*live, node, now);
   } else if (live != nullptr) {
     status = LimitGrowth(*live);
   }
@@ -59,14 +59,42 @@ void ReplicationSourceImpl::OnPathChanged() {
   core_.ForEachSession([](ServedSession& session) { session.OnNews(); });
 }
 
-absl::Status ReplicationSourceImpl::Retain(LogAndState& live, int64_t now) {
+absl::Status ReplicationSourceImpl::Retain(LogAndState& live, const NodeView& node, int64_t now) {
   MeasureDisk();
   MeasureRates(live, now);
   MutexLock lock(&core_.resume_mutex);
   core_.ForEachSession([](ServedSession& session) { session.OnRetention(); });
+  TOWLINE_RETURN_IF_ERROR(ExchangeCopies(live, node));
   TOWLINE_RETURN_IF_ERROR(ApplyLimits(live, disk_used_ratio_).status());
   TOWLINE_RETURN_IF_ERROR(HoldAgain(live));
   return Prune(live);
+}
+
+// A primary tells what it has saved of its slots, a replica saves what it was told.
+absl::Status ReplicationSourceImpl::ExchangeCopies(LogAndState& live, const NodeView& node) {
+  if (node.is_primary) {
+    core_.TellSlots({0, node.node_id, true, core_.slots.SavedSlots(live.number()), {}});
+    return absl::OkStatus();
+  }
+  uint64_t nothing = 0;
+  const std::optional<slots::SlotCopies> all = core_.SlotNews(&nothing);
+  if (!all.has_value() || all->origin == node.node_id) return absl::OkStatus();  // what it told as a primary
+  slots::LogView log = core_.LimitsView(live);
+  log.disk_used_ratio = disk_used_ratio_;
+  return core_.slots.SaveCopies(*all, node.node_id, log, live.number());
+}
+
+absl::StatusOr<std::vector<slots::Slot>> ReplicationSourceImpl::TakeOverSlots(Term term) {
+  const NodeView node = core_.host.View();
+  const std::shared_ptr<LogAndState> live = core_.host.Live();
+  if (live == nullptr) {
+    return MakeError(absl::StatusCode::kFailedPrecondition, "no_data", "the node has no log to serve slots from");
+  }
+  MutexLock lock(&core_.resume_mutex);
+  TOWLINE_ASSIGN_OR_RETURN(std::vector<slots::Slot> lost,
+                           core_.slots.TakeOver(term, node.node_id, core_.LimitsView(*live), live->number()));
+  core_.TellSlots({term, node.node_id, true, core_.slots.SavedSlots(live->number()), {}});
+  return lost;
 }
 
 void ReplicationSourceImpl::MeasureDisk() {

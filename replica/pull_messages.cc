@@ -6,6 +6,8 @@
 
 #include "common/error.h"
 #include "common/history.h"
+#include "common/names.h"
+#include "slots/slot_format.h"
 
 namespace towline {
 namespace {
@@ -49,6 +51,32 @@ void PositionToProto(const ClusterId& cluster_id, const Position& position, v1::
   out->set_term_id(position.term_id);
   out->set_lsn(position.lsn);
   out->set_chain(position.chain);
+}
+
+absl::StatusOr<slots::SlotCopies> SlotCopiesFromProto(const v1::SlotCopies& copies) {
+  if (!ValidateName("origin", copies.origin()).ok()) return Malformed("the upstream's slots have no origin");
+  const auto most = static_cast<int>(slots::kSlotsMax);
+  if (copies.slots_size() > most || copies.dropped_size() > most) {
+    return Malformed(absl::StrCat("the upstream tells of ", copies.slots_size(), " slots and ", copies.dropped_size(),
+                                  " dropped ones; a table holds ", most));
+  }
+  slots::SlotCopies out;
+  out.origin = copies.origin();
+  out.complete = copies.complete();
+  for (const v1::SlotCopy& from : copies.slots()) {
+    if (!ValidateName("slot", from.name()).ok() || (!out.slots.empty() && out.slots.back().name >= from.name())) {
+      return Malformed(absl::StrCat("the upstream tells of a slot '", Printable(from.name()), "' out of order"));
+    }
+    const bool replica = from.kind() == v1::SLOT_KIND_REPLICA;
+    if ((!replica && from.kind() != v1::SLOT_KIND_CONSUMER) || from.generation() == 0) {
+      return Malformed(absl::StrCat("the upstream tells of slot ", from.name(), " without its kind or generation"));
+    }
+    const slots::SlotKind kind = replica ? slots::SlotKind::kReplica : slots::SlotKind::kConsumer;
+    out.slots.push_back({from.name(), kind, from.generation(), from.confirmed_lsn(), from.invalidated(),
+                         from.created_time_ms(), from.last_active_time_ms()});
+  }
+  out.dropped.assign(copies.dropped().begin(), copies.dropped().end());
+  return out;
 }
 
 v1::PullStart MakePullStart(const Control& control, Generation* live, const ReplicaOptions& options) {

@@ -10,6 +10,7 @@
 #include "common/types.h"
 #include "replica/generation.h"
 #include "replica/replica_controller.h"
+#include "slots/slot_copies.h"
 #include "towline/v1/replication_service.pb.h"
 
 namespace towline {
@@ -21,6 +22,10 @@ absl::StatusOr<History> HistoryFromProto(const google::protobuf::RepeatedPtrFiel
 absl::StatusOr<Position> PositionFromProto(const v1::Position& position);
 
 void PositionToProto(const ClusterId& cluster_id, const Position& position, v1::Position* out);
+
+// INVALID_ARGUMENT, reason malformed, unless names are names and rise, kinds are known, generations are set, and there
+// are no more slots than a table can hold. The term is left 0.
+absl::StatusOr<slots::SlotCopies> SlotCopiesFromProto(const v1::SlotCopies& copies);
 
 // What this node asks its upstream for. `live` may be null (nothing held yet).
 v1::PullStart MakePullStart(const Control& control, Generation* live, const ReplicaOptions& options);

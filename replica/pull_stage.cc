@@ -9,6 +9,7 @@
 #include "common/failpoint.h"
 #include "common/names.h"
 #include "replica/log_history.h"
+#include "replica/pull_messages.h"
 
 namespace towline {
 namespace {
@@ -113,6 +114,12 @@ StageResult PullStage::Take(const v1::PullResponse& message) {
     progress_.heartbeat_sequence = heartbeats_.newest();
     progress_.upstream_durable_lsn = std::max<Lsn>(heartbeats_.newest_durable(), progress_.upstream_durable_lsn);
     progress_.upstream_committed_lsn = heartbeat.committed_lsn();
+    if (heartbeat.has_slots()) {
+      absl::StatusOr<slots::SlotCopies> copies = SlotCopiesFromProto(heartbeat.slots());
+      if (!copies.ok()) return StageResult::Reconnect(copies.status());
+      copies->term = SeenTerm();
+      host_.OnSlotCopies(*copies);
+    }
     host_.OnHeartbeat(heartbeat.sequence(), heartbeat.durable_lsn(), heartbeat.committed_lsn());
     return StageResult::GoOn();
   }

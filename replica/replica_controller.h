@@ -19,6 +19,7 @@
 #include "replica/generation.h"
 #include "replica/upstream.h"
 #include "replica/upstream_path.h"
+#include "slots/slot_copies.h"
 
 namespace towline {
 
@@ -77,6 +78,9 @@ class ReplicaHost {
 
   // A heartbeat of the primary arrived.
   virtual void OnHeartbeat(uint64_t sequence, Lsn durable_lsn, Lsn committed_lsn) = 0;
+
+  // What the upstream, on a stream of `copies.term`, tells of the primary's slots. Must not wait for the disk.
+  virtual void OnSlotCopies(const slots::SlotCopies& copies) = 0;
 
   // The upstream's path to the primary, itself first, as it tells it; called for every telling.
   virtual void OnUpstreamPath(const UpstreamPath& path) = 0;

@@ -251,10 +251,31 @@ const char* StateName(v1::SlotState state) {
   }
 }
 
+// Apart from the slots that are served here: an alert on those is raised by the node that serves them.
+void AddSlotCopies(const v1::GetStatusResponse& status, Families* out) {
+  const std::string held_help =
+      "1 if the log that the owner of a copied slot needs is here, should this node be promoted.";
+  const std::string confirmed_help = "Last LSN that the owner of a copied slot no longer needs, as the primary told.";
+  const std::string bytes_help = "Bytes of log that a copied slot holds back here.";
+  const auto gauge = prometheus::MetricType::Gauge;
+  out->Declare(gauge, "slot_copy_held", held_help);
+  out->Declare(gauge, "slot_copy_confirmed_lsn", confirmed_help);
+  out->Declare(gauge, "slot_copy_retained_bytes", bytes_help);
+  for (const v1::Slot& slot : status.slots()) {
+    if (slot.origin().empty()) continue;
+    const Labels labels = {{"slot", slot.name()}, {"origin", slot.origin()}};
+    out->Gauge("slot_copy_held", held_help, slot.health() == v1::SLOT_HEALTH_LOST ? 0 : 1, labels);
+    out->Gauge("slot_copy_confirmed_lsn", confirmed_help, static_cast<double>(slot.confirmed_lsn()), labels);
+    out->Gauge("slot_copy_retained_bytes", bytes_help, static_cast<double>(slot.retained_bytes()), labels);
+  }
+}
+
 void AddSlots(Node& node, const v1::GetStatusResponse& status, Families* out) {
   const std::string headroom_help = "The same in seconds, at the rates of the log and the slot; absent = never.";
   out->Declare(prometheus::MetricType::Gauge, "slot_headroom_seconds", headroom_help);
+  AddSlotCopies(status, out);
   for (const v1::Slot& slot : status.slots()) {
+    if (!slot.origin().empty()) continue;
     const Labels labels = {{"slot", slot.name()}};
     OneHot(out, "slot_state", "1 for the state of the slot.", "state",
            {"active", "inactive", "bootstrapping", "rewinding", "invalidated"}, StateName(slot.state()), labels);

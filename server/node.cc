@@ -251,6 +251,10 @@ void Node::OnHeartbeat(uint64_t sequence, Lsn durable_lsn, Lsn committed_lsn) {
   source_->ForwardHeartbeat(heartbeat);
 }
 
+void Node::OnSlotCopies(const slots::SlotCopies& copies) {
+  if (!is_primary()) source_->ForwardSlots(copies);
+}
+
 void Node::OnUpstreamPath(const UpstreamPath& path) {
   {
     MutexLock lock(&mutex_);

@@ -79,6 +79,7 @@ class Node final : public SourceHost, public ReplicaHost, public FailoverHost {
   std::shared_ptr<Generation> LiveGeneration() override;
   void SwitchGeneration(std::shared_ptr<Generation> generation) override;
   void OnHeartbeat(uint64_t sequence, Lsn durable_lsn, Lsn committed_lsn) override;
+  void OnSlotCopies(const slots::SlotCopies& copies) override;
   void OnUpstreamPath(const UpstreamPath& path) override;
   const GenerationEnvironment& environment() override { return environment_; }
   Mutex& fence_gate() override { return fence_gate_; }

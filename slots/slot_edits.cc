@@ -67,11 +67,11 @@ absl::StatusOr<Slot> SlotTable::Copy(const std::string& source, const std::strin
     MutexLock lock(&mutex_);
     const Live* live = FindLocked(source);
     if (live == nullptr) return SlotNotFound(source);
+    if (!live->slot.origin.empty()) return SlotIsCopy(live->slot);
     const Lsn confirmed_lsn = live->slot.temporary ? live->slot.confirmed_lsn : live->saved_confirmed_lsn;
     TOWLINE_RETURN_IF_ERROR(CheckSource(live->slot, confirmed_lsn, data_generation, first_lsn));
     TOWLINE_RETURN_IF_ERROR(CheckRoomLocked(name));
     copy.kind = live->slot.kind;
-    copy.origin = live->slot.origin;  // what another node served does not prove what was durable here
     StartGeneration(copy, NewId(rng_), data_generation, confirmed_lsn);
   }
   copy.name = name;
@@ -100,6 +100,7 @@ absl::StatusOr<Slot> SlotTable::AdvanceTo(const std::string& name, Lsn confirmed
                        absl::StrCat("slot ", name, " is a replica's: only its owner knows what it holds"),
                        "advance consumers' slots only");
     }
+    if (!slot.origin.empty()) return SlotIsCopy(slot);
     if (live->session_id != 0) return SlotInUse(name);
     if (!HoldsLog(slot)) return Invalidated(slot, "resume from an explicit LSN that is retained");
     if (slot.data_generation != data_generation) return OfAnotherLog(slot, data_generation);

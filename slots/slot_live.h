@@ -30,6 +30,7 @@ inline bool HoldsLog(const Slot& slot) { return slot.state != SlotState::kInvali
 
 absl::Status SlotNotFound(absl::string_view name);
 absl::Status SlotInUse(absl::string_view name);  // by a session
+absl::Status SlotIsCopy(const Slot& slot);       // so it is another node's to change
 
 // Begins another life of `slot` at `confirmed_lsn`; its state is set before.
 void StartGeneration(Slot& slot, uint64_t generation, uint64_t data_generation, Lsn confirmed_lsn);

@@ -81,10 +81,8 @@ void SlotTable::StartSessionLocked(Live& live, const SessionOwner& owner) {
   sessions_[live.session_id] = &live;
   Slot& slot = live.slot;
   if (slot.state == SlotState::kInactive) slot.state = SlotState::kActive;
-  const bool changed = slot.owner_incarnation != owner.incarnation || !slot.origin.empty();
-  if (changed && !slot.temporary) dirty_ = true;
+  if (slot.owner_incarnation != owner.incarnation && !slot.temporary) dirty_ = true;
   slot.owner_incarnation = owner.incarnation;
-  slot.origin.clear();  // served here from now on
   slot.received_lsn = 0;
   slot.applied_lsn = 0;
   slot.last_active_time_ms = NowMs();

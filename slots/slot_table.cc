@@ -32,6 +32,12 @@ absl::Status SlotInUse(absl::string_view name) {
                    "stop its owner first; a drop can be forced");
 }
 
+absl::Status SlotIsCopy(const Slot& slot) {
+  return MakeError(absl::StatusCode::kFailedPrecondition, "slot_is_copy",
+                   absl::StrCat("slot ", slot.name, " is a copy of one that ", slot.origin, " serves"),
+                   absl::StrCat("do it on ", slot.origin, ": the copy follows"));
+}
+
 SlotTable::SlotTable(FileSystem& fs, const std::string& directory, Clock& clock, Rng& rng, Logger& logger,
                      SlotLimits limits)
     : clock_(clock),
@@ -155,6 +161,7 @@ absl::StatusOr<Slot> SlotTable::Drop(const std::string& name, bool force) {
     const Live* live = FindLocked(name);
     if (live == nullptr) return SlotNotFound(name);
     if (live->session_id != 0 && !force) return SlotInUse(name);
+    if (!live->slot.origin.empty() && !force) return SlotIsCopy(live->slot);
     slot = live->slot;
   }
   TOWLINE_RETURN_IF_ERROR(Commit([&name](SlotImage& image) {
@@ -187,6 +194,7 @@ absl::StatusOr<Slot> SlotTable::NewGeneration(const std::string& name, uint64_t 
     slot.state = state;
     slot.bootstrap_reason = bootstrap_reason;
     slot.invalidation.reset();
+    slot.origin.clear();  // a copy becomes a slot that is served here, at a position of this node's log
     StartGeneration(slot, generation, data_generation, confirmed_lsn);
   }));
   {

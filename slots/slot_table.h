@@ -41,7 +41,7 @@ enum class SlotKind : uint8_t { kReplica = 1, kConsumer = 2 };
 // kActive is never saved: after a restart it is kInactive.
 enum class SlotState : uint8_t { kActive = 1, kInactive = 2, kBootstrapping = 3, kRewinding = 4, kInvalidated = 5 };
 
-// Causes are fixed names: wal_removed, retained_bytes, idle_timeout, disk_pressure, diverged, dropped.
+// Causes: wal_removed, retained_bytes, idle_timeout, disk_pressure, diverged, dropped; of copies also lost_at_primary.
 struct Invalidation {
   std::string cause;
   Lsn at_lsn = 0;           // durable LSN at that moment
@@ -67,7 +67,7 @@ struct Slot {
   std::optional<Invalidation> invalidation;  // present iff state is kInvalidated
   uint64_t created_time_ms = 0;
   uint64_t last_active_time_ms = 0;
-  std::string origin;      // node id of the primary that a copy came from; empty = served here
+  std::string origin;      // node id of the node that serves the slot of which this is a copy; empty = served here
   bool temporary = false;  // gone with its session; never saved
 
   friend bool operator==(const Slot&, const Slot&) = default;
@@ -111,8 +111,10 @@ struct LogView {
 };
 
 struct SlotImage;
+struct SlotCopies;  // slots/slot_copies.h
+struct SlotCopy;
 
-// Threads: all methods from any thread. Reads, Advance and EndSession never wait for the disk.
+// Threads: all methods from any. Reads, Advance and EndSession never wait for the disk.
 class SlotTable {
  public:
   // Reads the table in `directory` and makes what it read durable. A damaged pair of copies is no error: see unknown().
@@ -133,24 +135,27 @@ class SlotTable {
   // RESOURCE_EXHAUSTED, reason slot_limit: the table is full.
   absl::StatusOr<Slot> Create(const std::string& name, SlotKind kind, uint64_t data_generation, Lsn confirmed_lsn);
 
-  // Drops a slot; saved before return. NOT_FOUND, reason slot_not_found; FAILED_PRECONDITION, reason slot_in_use,
-  // unless `force`.
+  // Drops a slot; saved before return. NOT_FOUND, reason slot_not_found; FAILED_PRECONDITION, reason slot_in_use or
+  // slot_is_copy, unless `force`.
   absl::StatusOr<Slot> Drop(const std::string& name, bool force);
 
   // Creates slot `name` of the kind and at the position that is saved of `source`; saved before return. The source's
   // log stays for the copy if it was there. `first_lsn` is the first LSN of the log of `data_generation`. Errors of
   // Create; NOT_FOUND, reason slot_not_found; FAILED_PRECONDITION, reason slot_invalidated, slot_bootstrapping,
-  // slot_rewinding, wal_removed: the source does not hold what the copy would claim.
+  // slot_rewinding, wal_removed: the source does not hold what the copy would claim; slot_is_copy: another node serves
+  // it.
   absl::StatusOr<Slot> Copy(const std::string& source, const std::string& name, uint64_t data_generation,
                             Lsn first_lsn);
 
   // Raises the confirmed LSN of a consumer's slot without its owner; saved before return. The present value is no
-  // change. NOT_FOUND, reason slot_not_found; FAILED_PRECONDITION, reason slot_kind, slot_in_use, slot_invalidated,
-  // wal_removed (of another log); OUT_OF_RANGE, reason advance_backwards, or lsn_out_of_range above `durable_lsn`.
+  // change. NOT_FOUND, reason slot_not_found; FAILED_PRECONDITION, reason slot_kind, slot_is_copy, slot_in_use,
+  // slot_invalidated, wal_removed (of another log); OUT_OF_RANGE, reason advance_backwards, or lsn_out_of_range above
+  // `durable_lsn`.
   absl::StatusOr<Slot> AdvanceTo(const std::string& name, Lsn confirmed_lsn, uint64_t data_generation, Lsn durable_lsn);
 
-  // Starts a session. FAILED_PRECONDITION, reason slot_in_use, while another process holds one. `superseded` gets the
-  // id of the session that the same process held, or 0. State becomes kActive (kBootstrapping stays).
+  // Starts a session; on a copy, start a new generation with it, which is served here. FAILED_PRECONDITION, reason
+  // slot_in_use, while another process holds one. `superseded` gets the id of the session that the same process held,
+  // or 0. State becomes kActive (kBootstrapping stays).
   absl::StatusOr<Session> BeginSession(const std::string& name, const SessionOwner& owner, uint64_t* superseded);
   // Starts a session on a temporary slot, which is made for it at `confirmed_lsn`. A session that the same process has
   // on a temporary slot of that name is superseded, and the slot goes on where it is, or at `confirmed_lsn` in a new
@@ -159,14 +164,14 @@ class SlotTable {
   // RESOURCE_EXHAUSTED, reason slot_limit.
   absl::StatusOr<Session> BeginTemporary(const std::string& name, SlotKind kind, uint64_t data_generation,
                                          Lsn confirmed_lsn, const SessionOwner& owner, uint64_t* superseded);
-  void EndSession(uint64_t session_id);        // unknown ids are ignored; a temporary slot goes with its session
+  void EndSession(uint64_t session_id);  // unknown ids are ignored; a temporary slot goes with its session
   // FAILED_PRECONDITION, reason slot_in_use, while another process holds a session of the slot.
   absl::Status CheckFree(const std::string& name, uint64_t process_instance) const;
   uint64_t SessionProcess(const std::string& name) const;  // that holds a session of the slot; 0 = nobody
-  bool HasSession(uint64_t session_id) const;  // false once it was ended, superseded, or its slot dropped
+  bool HasSession(uint64_t session_id) const;              // false once it was ended, superseded, or its slot dropped
 
-  // Starts a new generation at `confirmed_lsn` in `state`; saved before return. The present session, if any, goes on
-  // under the new generation only if `keep_session`.
+  // Starts a new generation at `confirmed_lsn` in `state`, which is served here; saved before return. The present
+  // session, if any, goes on under the new generation only if `keep_session`.
   absl::StatusOr<Slot> NewGeneration(const std::string& name, uint64_t data_generation, Lsn confirmed_lsn,
                                      SlotState state, const std::string& bootstrap_reason, bool keep_session);
 
@@ -204,6 +209,28 @@ class SlotTable {
   // Saves progress if there is any. At most one write to the disk.
   absl::Status SaveIfDirty();
 
+  // --- Copies of another node's slots: slot_copies.cc ---
+
+  // The slots that are served here, as they are saved, by name; temporary ones are not.
+  std::vector<SlotCopy> SavedSlots(uint64_t data_generation) const;
+
+  // Makes the table's copies those of `all`, which is complete; they hold log of `data_generation`, as far as it is
+  // here and the limits allow it. A slot that is served here stays while it has a session, and afterwards unless it is
+  // the slot that is told of. `own_name`, this node's slot at the other one, is not copied. All but progress is saved
+  // before return. Without effect if `all` was told in a term before that of TakeOver.
+  absl::Status SaveCopies(const SlotCopies& all, const std::string& own_name, const LogView& log,
+                          uint64_t data_generation);
+
+  // This node is promoted to `term`: copies become slots that are served here, in new generations, not above the
+  // durable LSN of `log`; idle times start again; `own_name` is dropped. Saved before return. Returns those that hold
+  // nothing.
+  absl::StatusOr<std::vector<Slot>> TakeOver(Term term, const std::string& own_name, const LogView& log,
+                                             uint64_t data_generation);
+
+  // This node is no longer primary: what it served are copies of the slots of `origin` from now on. Their sessions end.
+  // Saved before return.
+  absl::Status HandOver(const std::string& origin);
+
   // After a switch of this node's live generation: slots keep their names; LSNs above `end_lsn` are clamped in new
   // slot generations; saved.
   absl::Status SwitchDataGeneration(uint64_t data_generation, Lsn end_lsn);
@@ -219,7 +246,8 @@ class SlotTable {
   const SlotLimits& limits() const { return limits_; }
 
  private:
-  struct Live;  // a slot with its session and what is saved of it
+  struct Live;         // a slot with its session and what is saved of it
+  struct CopyChanges;  // what a telling changes
   SlotTable(FileSystem& fs, const std::string& directory, Clock& clock, Rng& rng, Logger& logger, SlotLimits limits);
 
   absl::Status Load(FileSystem& fs, const std::string& directory) TOWLINE_EXCLUDES(mutex_, save_mutex_);
@@ -235,6 +263,11 @@ class SlotTable {
   void EndSessionLocked(Live& live) TOWLINE_REQUIRES(mutex_);
   void ForgetTemporaryLocked(const std::string& name) TOWLINE_REQUIRES(mutex_);
   Live* FindLocked(const std::string& name) const TOWLINE_REQUIRES(mutex_);
+  Slot MakeCopy(const SlotCopy& copy, const std::string& origin, const Slot* before, const LogView& log,
+                uint64_t data_generation) const;
+  static bool IsContinuedBy(const Slot& before, const Slot& after);
+  absl::Status SaveChanges(const std::string& origin, const CopyChanges& changes) TOWLINE_REQUIRES(save_mutex_)
+      TOWLINE_EXCLUDES(mutex_);
   std::string OverLimit(const Slot& slot, int64_t idle_micros, bool in_use, const LogView& log) const;
   void LogInvalidated(const Slot& slot, const LogView& log) const;
   uint64_t NowMs() const;
@@ -255,6 +288,7 @@ class SlotTable {
   bool dirty_ TOWLINE_GUARDED_BY(mutex_) = false;
   bool unknown_ TOWLINE_GUARDED_BY(mutex_) = false;
   uint64_t saves_total_ TOWLINE_GUARDED_BY(mutex_) = 0;
+  Term taken_over_term_ TOWLINE_GUARDED_BY(mutex_) = 0;  // copies that were told before it are not taken
 };
 
 // Those of `slots` whose confirmed LSN proves that this node's log of `data_generation` was durable up to there. Copies

@@ -104,6 +104,7 @@ class Script : public ReplicaHost {
     if (live_->number() == 2) Say("switched");
   }
   void OnHeartbeat(uint64_t, Lsn, Lsn) override {}
+  void OnSlotCopies(const slots::SlotCopies&) override {}
   void OnUpstreamPath(const UpstreamPath&) override {}
   const GenerationEnvironment& environment() override { return env_; }
   Mutex& fence_gate() override { return gate_; }

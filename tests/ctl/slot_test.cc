@@ -96,6 +96,8 @@ TEST_F(SlotTest, TemporarySlotsAreMarked) {
   const Json slot = towctl_({"slot", "get", "s1", "-o", "json"}).json();
   EXPECT_EQ(slot["temporary"], true);
   EXPECT_EQ(slot["origin"], "p1");
+  server_.state().slots["s1"].set_temporary(false);
+  EXPECT_THAT(towctl_({"slot", "list"}).out, HasSubstr("consumer/copy of p1"));
 }
 
 TEST_F(SlotTest, ExplainAsksForANewReplicaByDefault) {

@@ -66,6 +66,7 @@ class ReplicaNode : public ReplicaHost {
   std::shared_ptr<Generation> LiveGeneration() override { return live; }
   void SwitchGeneration(std::shared_ptr<Generation> generation) override;
   void OnHeartbeat(uint64_t sequence, Lsn durable_lsn, Lsn committed_lsn) override;
+  void OnSlotCopies(const slots::SlotCopies& told) override { copies.push_back(told); }
   void OnUpstreamPath(const UpstreamPath& path) override { paths.push_back(path); }
   const GenerationEnvironment& environment() override { return *env; }
   Mutex& fence_gate() override { return gate; }
@@ -83,6 +84,7 @@ class ReplicaNode : public ReplicaHost {
   std::shared_ptr<Generation> live;
   std::vector<uint64_t> switched_to;
   std::vector<uint64_t> heartbeats;
+  std::vector<slots::SlotCopies> copies;
   std::vector<UpstreamPath> paths;
   std::vector<absl::Status> fatal;
   std::unique_ptr<ReplicaController> controller;

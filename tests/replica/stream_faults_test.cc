@@ -237,5 +237,67 @@ TEST_F(StreamFaultsTest, ADecisionThatThisVersionCannotDoHalts) {
   EXPECT_EQ(node_->status().halt_reason, "unsupported_decision");
 }
 
+// --- Slots on heartbeats ---
+
+v1::PullResponse HeartbeatWithSlots() {
+  v1::PullResponse response;
+  v1::Heartbeat* const heartbeat = response.mutable_heartbeat();
+  heartbeat->set_sequence(1);
+  heartbeat->set_durable_lsn(10);
+  v1::SlotCopies* const copies = heartbeat->mutable_slots();
+  copies->set_origin("p1");
+  copies->set_complete(true);
+  for (const char* name : {"c1", "r2"}) {
+    v1::SlotCopy* const slot = copies->add_slots();
+    slot->set_name(name);
+    slot->set_kind(name[0] == 'c' ? v1::SLOT_KIND_CONSUMER : v1::SLOT_KIND_REPLICA);
+    slot->set_generation(7);
+    slot->set_confirmed_lsn(4);
+    slot->set_created_time_ms(1);
+    slot->set_last_active_time_ms(2);
+  }
+  return response;
+}
+
+TEST_F(StreamFaultsTest, TheHostHearsOfSlotsBeforeTheHeartbeatIsPassedOn) {
+  node_->Start();
+  ASSERT_TRUE(RunUntilApplied(10));
+  node_->pull().inbox.Send(HeartbeatWithSlots());
+  ASSERT_TRUE(node_->RunUntil([&] { return !node_->heartbeats.empty(); }));
+  ASSERT_THAT(node_->copies, SizeIs(1));
+  const slots::SlotCopies expected = {1,
+                                      "p1",
+                                      true,
+                                      {{"c1", slots::SlotKind::kConsumer, 7, 4, false, 1, 2},
+                                       {"r2", slots::SlotKind::kReplica, 7, 4, false, 1, 2}},
+                                      {}};
+  EXPECT_EQ(node_->copies[0], expected);
+}
+
+TEST_F(StreamFaultsTest, MalformedSlotsEndTheStream) {
+  const std::function<void(v1::SlotCopies&)> faults[] = {
+      [](v1::SlotCopies& copies) { copies.clear_origin(); },
+      [](v1::SlotCopies& copies) { copies.mutable_slots(0)->set_name("../c1"); },
+      [](v1::SlotCopies& copies) { copies.mutable_slots(0)->set_name("z"); },
+      [](v1::SlotCopies& copies) { copies.mutable_slots(1)->set_name("c1"); },
+      [](v1::SlotCopies& copies) { copies.mutable_slots(0)->clear_kind(); },
+      [](v1::SlotCopies& copies) { copies.mutable_slots(0)->clear_generation(); },
+      [](v1::SlotCopies& copies) {
+        for (int i = 0; i < 1000; ++i) copies.add_dropped("x");
+      },
+  };
+  node_->Start();
+  for (const auto& fault : faults) {
+    ASSERT_TRUE(RunUntilApplied(10));
+    v1::PullResponse response = HeartbeatWithSlots();
+    fault(*response.mutable_heartbeat()->mutable_slots());
+    const size_t pulls = node_->upstream.pulls.size();
+    node_->pull().inbox.Send(response);
+    ASSERT_TRUE(node_->RunUntil([&] { return node_->upstream.pulls.size() > pulls; }));
+    EXPECT_EQ(node_->logger.Events("replica_disconnected").back().fields.at("reason"), "malformed");
+  }
+  EXPECT_THAT(node_->copies, IsEmpty());
+}
+
 }  // namespace
 }  // namespace towline::test

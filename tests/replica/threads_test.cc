@@ -50,6 +50,7 @@ class ThreadedHost : public ReplicaHost {
     live_ = std::move(generation);
   }
   void OnHeartbeat(uint64_t, Lsn, Lsn) override { heartbeats_.fetch_add(1); }
+  void OnSlotCopies(const slots::SlotCopies&) override {}
   void OnUpstreamPath(const UpstreamPath&) override {}
   const GenerationEnvironment& environment() override { return env_; }
   Mutex& fence_gate() override { return gate_; }

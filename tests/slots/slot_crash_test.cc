@@ -11,6 +11,7 @@
 #include "common/failpoint.h"
 #include "gmock/gmock.h"
 #include "gtest/gtest.h"
+#include "slots/slot_copies.h"
 #include "slots/slot_table.h"
 #include "tests/slots/slot_table_fixture.h"
 #include "tests/support/fake_clock.h"
@@ -125,6 +126,28 @@ TEST_F(SlotCrashTest, EveryCrashLeavesTheTableBeforeOrAfter) {
   Run("switch", [&] { return table_->SwitchDataGeneration(kData, 20); });
   Run("drop", [&] { return table_->Drop("a", true).status(); });
   EXPECT_GT(crash_states_, 500u);
+}
+
+TEST_F(SlotCrashTest, CopiesAndAPromotionAreThereOrNot) {
+  const LogView log = {5, 60, [](Lsn) { return uint64_t{0}; }};
+  const auto told = [](std::vector<SlotCopy> slots, Term term) {
+    return SlotCopies{term, "p1", true, std::move(slots), {}};
+  };
+  const SlotCopy a = {"a", SlotKind::kConsumer, 1, 10, false, 1, 2};
+  const SlotCopy b = {"b", SlotKind::kReplica, 2, 20, false, 1, 2};
+  const SlotCopy c = {"c", SlotKind::kReplica, 3, 2, false, 1, 2};  // its log is gone
+  const SlotCopy further = {"b", SlotKind::kReplica, 2, 500, false, 1, 2};
+  Run("an own one", [&] { return Create("own", 30); });
+  Run("the first copies", [&] { return table_->SaveCopies(told({a, b}, 1), "r1", log, kData); });
+  ASSERT_THAT(table_->SaveCopies(told({a, further}, 1), "r1", log, kData), IsOk());
+  Run("progress of a copy", [&] { return table_->SaveIfDirty(); });
+  Run("one more", [&] { return table_->SaveCopies(told({a, further, c}, 1), "r1", log, kData); });
+  Run("promotion", [&] { return table_->TakeOver(2, "own", log, kData).status(); });
+  EXPECT_EQ(saved_.slots.size(), 3u);
+  Run("stepping down", [&] { return table_->HandOver("p2"); });
+  Run("one less", [&] { return table_->SaveCopies(told({a}, 2), "r1", log, kData); });
+  EXPECT_EQ(saved_.slots.size(), 1u);
+  EXPECT_GT(crash_states_, 200u);
 }
 
 // Faults on purpose: the checks above must see them.

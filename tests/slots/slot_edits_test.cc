@@ -173,21 +173,24 @@ TEST_F(SlotEditsTest, TheFloorNeverPassesACopyThatIsBeingSaved) {
   EXPECT_EQ(table_->Floor(kGeneration), 11u);
 }
 
-TEST_F(SlotEditsTest, ACopyOfACopyProvesNothing) {
+TEST_F(SlotEditsTest, WhatAnotherNodeServesIsNotEditedHere) {
   SlotImage image;
   Slot slot;
   slot.name = "a";
   slot.generation = 1;
   slot.data_generation = kGeneration;
+  slot.kind = SlotKind::kConsumer;
   slot.confirmed_lsn = 500;  // of the log of p1
   slot.origin = "p1";
   image.slots.push_back(slot);
   TwoCopyFile file(fs_, "/", "slots", kSlotsMagic, kSlotsCapacity);
   ASSERT_THAT(file.SaveBoth(kSlotsVersion, EncodeSlots(image)), IsOk());
   Open();
-  ASSERT_THAT(table_->Copy("a", "b", kGeneration, 1), IsOk());
-  EXPECT_EQ(table_->Get("b")->origin, "p1");
+  EXPECT_THAT(table_->Copy("a", "b", kGeneration, 1), ReasonIs("slot_is_copy"));
+  EXPECT_THAT(table_->AdvanceTo("a", 501, kGeneration, 600), ReasonIs("slot_is_copy"));
+  EXPECT_THAT(table_->Drop("a", /*force=*/false), ReasonIs("slot_is_copy"));
   EXPECT_TRUE(ProvingSlots(table_->List(), kGeneration).empty());
+  EXPECT_THAT(table_->Drop("a", /*force=*/true), IsOk());
 }
 
 TEST_F(SlotEditsTest, WhatDoesNotHoldItsLogIsNotCopied) {

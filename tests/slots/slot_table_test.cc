@@ -71,7 +71,7 @@ TEST_F(SlotTableTest, ATableThatWouldNotFitIsRefused) {
   Open();
   EXPECT_EQ(table_->List().size(), kSlotsMax);
   EXPECT_THAT(table_->Create("one-more", SlotKind::kReplica, kGeneration, 0), ReasonIs("slot_limit"));
-  ASSERT_THAT(table_->Drop(image.slots[0].name, false), IsOk());
+  ASSERT_THAT(table_->Drop(image.slots[0].name, /*force=*/true), IsOk());
   EXPECT_THAT(table_->Create("one-more", SlotKind::kReplica, kGeneration, 0), IsOk());
 }
 
