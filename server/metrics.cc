@@ -81,6 +81,12 @@ void AddNode(Node& node, const v1::GetStatusResponse& status, Families* out) {
          status.state());
   out->Gauge("exact", "1 if the state is exactly a prefix of the log.", status.exact() ? 1 : 0);
   out->Gauge("term", "Current term.", static_cast<double>(status.term()));
+  out->Gauge("promised_term", "Highest term that the node has promised.", static_cast<double>(status.promised_term()));
+  const std::string changes = "Changes of role since the start.";
+  out->Declare(prometheus::MetricType::Counter, "role_changes_total", changes);
+  for (const auto& [key, count] : node.RoleChangeCounts()) {
+    out->Counter("role_changes_total", changes, count, {{"role", key.first}, {"reason", key.second}});
+  }
   out->Gauge("insecure", "1 if the node listens beyond loopback without TLS.", node.config().insecure ? 1 : 0);
 }
 

@@ -306,10 +306,15 @@ void Node::ResumePulling() {
   if (!is_primary()) pulling_->Start("");
 }
 
-absl::Status Node::TakeOverSlots(Lsn end_lsn) {
-  const auto live = Live();
-  TOWLINE_RETURN_IF_ERROR(slots().SwitchDataGeneration(live->number(), end_lsn));
-  slots().RestartIdleTimes();
+absl::Status Node::TakeOverSlots(Term term) {
+  TOWLINE_ASSIGN_OR_RETURN(const std::vector<slots::Slot> lost, source_->TakeOverSlots(term));
+  for (const slots::Slot& slot : lost) {
+    deps_.logger.Log(LogLevel::kWarning, "slot_not_servable",
+                     {{"slot", slot.name},
+                      {"confirmed_lsn", slot.confirmed_lsn},
+                      {"cause", slot.invalidation.has_value() ? slot.invalidation->cause : ""},
+                      {"next_action", "its owner takes a snapshot, or resumes elsewhere"}});
+  }
   return absl::OkStatus();
 }
 
@@ -322,10 +327,12 @@ void Node::OnRoleChanged(const v1::RoleChange& change) {
     MutexLock lock(&mutex_);
     if (role_changes_.size() == kRoleChangesMax) role_changes_.erase(role_changes_.begin());
     role_changes_.push_back(std::move(noted));
+    ++role_change_counts_[{change.role(), change.reason()}];
     heartbeats_ = HeartbeatLog();  // those of another primary are of no use
     upstream_path_.clear();
   }
   role_.store(role, std::memory_order_release);
+  if (role == NodeRole::kReplica) HandOverSlots();
   deps_.logger.Log(
       LogLevel::kWarning, "role_changed",
       {{"role", change.role()}, {"term", change.term()}, {"reason", change.reason()}, {"message", change.message()}});
@@ -335,9 +342,21 @@ void Node::OnRoleChanged(const v1::RoleChange& change) {
   source_->OnPathChanged();
 }
 
+// What was served here is the next primary's to serve.
+void Node::HandOverSlots() {
+  const std::string next = directory_.control->Get().promised_candidate;
+  if (next.empty() || next == config_.node_id) return;  // it tells itself which slots there are
+  if (const absl::Status saved = slots().HandOver(next); !saved.ok()) Fatal(saved);
+}
+
 std::vector<v1::RoleChange> Node::RoleChanges() {
   MutexLock lock(&mutex_);
   return role_changes_;
+}
+
+std::map<std::pair<std::string, std::string>, uint64_t> Node::RoleChangeCounts() {
+  MutexLock lock(&mutex_);
+  return role_change_counts_;
 }
 
 std::string Node::PrimaryNode() {

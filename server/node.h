@@ -91,7 +91,7 @@ class Node final : public SourceHost, public ReplicaHost, public FailoverHost {
   void StopPulling() override { pulling_->Hold(); }
   void ResumePulling() override;
   void StartPulling(const std::string& address) override { pulling_->Start(address); }
-  absl::Status TakeOverSlots(Lsn end_lsn) override;
+  absl::Status TakeOverSlots(Term term) override;
   void OnRoleChanged(const v1::RoleChange& change) override;
 
   // One of the few places of readers that wait for a position, so that the others are not held up.
@@ -139,6 +139,8 @@ class Node final : public SourceHost, public ReplicaHost, public FailoverHost {
   std::string UpstreamEndpoint() const { return pulling_->endpoint(); }
   // Changes of role since the process started, oldest first.
   std::vector<v1::RoleChange> RoleChanges();
+  // By role and reason.
+  std::map<std::pair<std::string, std::string>, uint64_t> RoleChangeCounts();
   slots::SlotTable& slots() { return *directory_.slots; }
   // nullopt on a primary, and before Start.
   std::optional<ReplicaStatusView> ReplicaStatus();
@@ -171,6 +173,7 @@ class Node final : public SourceHost, public ReplicaHost, public FailoverHost {
   void MakePulling();
   void MakeFailover();
   void NameCluster();
+  void HandOverSlots();
   StepResult Tick();
   void SaveWatermarkWhenIdle();
   PrimaryRole* role() const { return lifecycle_->role(); }
@@ -190,7 +193,8 @@ class Node final : public SourceHost, public ReplicaHost, public FailoverHost {
 
   Mutex fence_gate_;
   Mutex mutex_;
-  std::vector<v1::RoleChange> role_changes_ TOWLINE_GUARDED_BY(mutex_);
+  std::vector<v1::RoleChange> role_changes_ TOWLINE_GUARDED_BY(mutex_);  // the last ones
+  std::map<std::pair<std::string, std::string>, uint64_t> role_change_counts_ TOWLINE_GUARDED_BY(mutex_);
   std::shared_ptr<LiveAdapter> live_ TOWLINE_GUARDED_BY(mutex_);
   HeartbeatLog heartbeats_ TOWLINE_GUARDED_BY(mutex_);     // of the upstream
   UpstreamPath upstream_path_ TOWLINE_GUARDED_BY(mutex_);  // as it told last
