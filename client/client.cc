@@ -10,6 +10,7 @@
 #include "grpcpp/client_context.h"
 #include "grpcpp/support/sync_stream.h"
 #include "towline/v1/admin_service.grpc.pb.h"
+#include "towline/v1/failover_service.grpc.pb.h"
 #include "towline/v1/kv_service.grpc.pb.h"
 #include "towline/v1/replication_service.grpc.pb.h"
 #include "towline/v1/slot_service.grpc.pb.h"
@@ -20,6 +21,7 @@ namespace {
 constexpr int64_t kRemoveMemberMicros = 10'000'000;
 constexpr int64_t kRecoverMicros = int64_t{24} * 3600 * 1'000'000;
 
+constexpr int64_t kPromotionMicros = int64_t{600} * 1'000'000;
 constexpr int kFollowsMax = 4;
 
 class SyncPullStream final : public PullStream {
@@ -148,6 +150,16 @@ class GrpcClient final : public Client {
     return Call<v1::RecoverResponse>(*admin_, &v1::AdminService::Stub::Recover, request, kRecoverMicros);
   }
 
+  absl::StatusOr<v1::GetStandingResponse> GetStanding() override {
+    return Call<v1::GetStandingResponse>(*failover_, &v1::FailoverService::Stub::GetStanding, v1::GetStandingRequest());
+  }
+  absl::StatusOr<v1::PromoteResponse> Promote(const v1::PromoteRequest& request) override {
+    return Call<v1::PromoteResponse>(*failover_, &v1::FailoverService::Stub::Promote, request, kPromotionMicros);
+  }
+  absl::StatusOr<v1::SwitchoverResponse> Switchover(const v1::SwitchoverRequest& request) override {
+    return Call<v1::SwitchoverResponse>(*failover_, &v1::FailoverService::Stub::Switchover, request, kPromotionMicros);
+  }
+
   std::unique_ptr<WriteStream> OpenWriteStream(const WriteStreamOptions& options,
                                                OnWriteStreamAnswer on_answer) override {
     return NewWriteStream(MakeChannel(options_.endpoint, Connection::kDedicated), options, std::move(on_answer));
@@ -177,6 +189,7 @@ class GrpcClient final : public Client {
     const std::shared_ptr<grpc::Channel> channel = MakeChannel(options_.endpoint, Connection::kShared);
     kv_ = v1::KvService::NewStub(channel);
     admin_ = v1::AdminService::NewStub(channel);
+    failover_ = v1::FailoverService::NewStub(channel);
     slots_ = v1::SlotService::NewStub(channel);
     replication_ = v1::ReplicationService::NewStub(channel);
   }
@@ -218,6 +231,7 @@ class GrpcClient final : public Client {
   ClientOptions options_;
   std::unique_ptr<v1::KvService::Stub> kv_;
   std::unique_ptr<v1::AdminService::Stub> admin_;
+  std::unique_ptr<v1::FailoverService::Stub> failover_;
   std::unique_ptr<v1::SlotService::Stub> slots_;
   std::unique_ptr<v1::ReplicationService::Stub> replication_;
 };

@@ -12,6 +12,7 @@
 
 #include "client/write_stream.h"
 #include "towline/v1/admin_service.pb.h"
+#include "towline/v1/failover_service.pb.h"
 #include "towline/v1/kv_service.pb.h"
 #include "towline/v1/replication_service.pb.h"
 #include "towline/v1/slot_service.pb.h"
@@ -95,6 +96,11 @@ class Client {
   virtual absl::StatusOr<v1::RemoveMemberResponse> RemoveMember(const v1::RemoveMemberRequest& request) = 0;
   // Waits a day: the records that come back may be many.
   virtual absl::StatusOr<v1::RecoverResponse> Recover(const v1::RecoverRequest& request) = 0;
+
+  virtual absl::StatusOr<v1::GetStandingResponse> GetStanding() = 0;
+  // Wait ten minutes: the node may have much to catch up with.
+  virtual absl::StatusOr<v1::PromoteResponse> Promote(const v1::PromoteRequest& request) = 0;
+  virtual absl::StatusOr<v1::SwitchoverResponse> Switchover(const v1::SwitchoverRequest& request) = 0;
 
   // Streams, each on a connection of its own.
   virtual std::unique_ptr<WriteStream> OpenWriteStream(const WriteStreamOptions& options,

@@ -147,6 +147,7 @@ int RunTowctl(const std::vector<std::string>& arguments, Environment& environmen
   AddMemberCommands(app, selection);
   AddBootstrapCommand(app, selection);
   AddRecoverCommand(app, selection);
+  AddFailoverCommands(app, selection);
   AddWalCommands(app, selection);
   AddBenchCommand(app, selection);
 

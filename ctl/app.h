@@ -83,6 +83,7 @@ void AddSlotExplainCommand(CLI::App& slot, Selection& selection);
 void AddMemberCommands(CLI::App& app, Selection& selection);
 void AddBootstrapCommand(CLI::App& app, Selection& selection);
 void AddRecoverCommand(CLI::App& app, Selection& selection);
+void AddFailoverCommands(CLI::App& app, Selection& selection);
 void AddForecastCommand(CLI::App& slot, Selection& selection);  // below `slot`
 void AddWalCommands(CLI::App& app, Selection& selection);
 void AddBenchCommand(CLI::App& app, Selection& selection);

@@ -54,6 +54,16 @@ class LogAndState {
   virtual Applier& applier() = 0;
 };
 
+// What an exact replica, on a slot of its own, has confirmed on its session.
+struct ReplicaAck {
+  std::string node_id;
+  uint64_t incarnation = 0;
+  uint64_t session_id = 0;
+  Term term = 0;  // of the ack
+  Lsn flushed_lsn = 0;
+  Lsn applied_lsn = 0;
+};
+
 // The node, as the serving side sees it.
 // Threads: all methods from any thread.
 class SourceHost {
@@ -67,6 +77,15 @@ class SourceHost {
 
   // A replica attached: the primary adds or updates it as a member.
   virtual void OnReplicaAttached(const MemberInfo& member) = 0;
+
+  // A replica has confirmed records. Called from a session, without locks held.
+  virtual void OnReplicaAck(const ReplicaAck& ack) = 0;
+
+  // Its session is over. Called under locks of the session; must not block.
+  virtual void OnReplicaGone(const std::string& node_id, uint64_t session_id) = 0;
+
+  // Highest LSN that meets the cluster's commit level, as known here.
+  virtual Lsn CommittedLsn() = 0;
 
   // Somebody showed a higher term, or holds more of our own term than we do. Called from a session; must not block.
   virtual void OnStaleSelf(absl::string_view reason, absl::string_view message) = 0;

@@ -49,6 +49,25 @@ absl::Status PullSessionImpl::Refused(const absl::Status& status) {
 
 absl::Status PullSessionImpl::OnAck(const v1::PullAck& ack) {
   TOWLINE_RETURN_IF_ERROR(CheckAck(ack));
+  TOWLINE_RETURN_IF_ERROR(TakeAck(ack));
+  TellAck(static_cast<Term>(ack.term()));
+  return absl::OkStatus();
+}
+
+// What an exact replica holds counts for commit levels; others may never become the primary with it.
+void PullSessionImpl::TellAck(Term term) {
+  if (request_->temporary) return;
+  ReplicaAck told;
+  {
+    MutexLock lock(&mutex_);
+    if (ended_ || kind_ != slots::SlotKind::kReplica || flushed_lsn_ < exact_from_lsn_) return;
+    told = {session_.slot, request_->incarnation, session_.id, term, flushed_lsn_, applied_lsn_};
+    told_acks_ = true;
+  }
+  core_.host.OnReplicaAck(told);
+}
+
+absl::Status PullSessionImpl::TakeAck(const v1::PullAck& ack) {
   MutexLock lock(&mutex_);
   TOWLINE_RETURN_IF_ERROR(core_.slots.Advance(
       {ack.session_id(), ack.slot_generation(), ack.received_lsn(), ack.flushed_lsn(), ack.applied_lsn()}, sent_lsn_));
@@ -247,6 +266,7 @@ void PullSessionImpl::EndLocked(const absl::Status& status) {
   pin_.reset();
   if (session_.id == 0) return;
   core_.slots.EndSession(session_.id);
+  if (told_acks_) core_.host.OnReplicaGone(session_.slot, session_.id);
   core_.logger.Log(status.ok() ? LogLevel::kInfo : LogLevel::kWarning, "pull_session_ended",
                    {{"node", session_.slot},
                     {"reason", status.ok() ? "closed" : GetErrorInfo(status).reason},

@@ -58,6 +58,8 @@ class PullSessionImpl final : public PullSession, public ServedSession {
   bool ended() const TOWLINE_EXCLUDES(mutex_);
   absl::Status OnAck(const v1::PullAck& ack);
   absl::Status CheckAck(const v1::PullAck& ack);
+  absl::Status TakeAck(const v1::PullAck& ack) TOWLINE_EXCLUDES(mutex_);
+  void TellAck(Term term) TOWLINE_EXCLUDES(mutex_);
   absl::Status OnCredit(const v1::PullCredit& credit);
   bool TakePath(v1::PullResponse* out);
   bool TakeHeartbeat(v1::PullResponse* out);
@@ -120,6 +122,7 @@ class PullSessionImpl final : public PullSession, public ServedSession {
   int64_t last_request_micros_ TOWLINE_GUARDED_BY(mutex_) = 0;
   int64_t last_progress_micros_ TOWLINE_GUARDED_BY(mutex_) = 0;
   bool stalled_ TOWLINE_GUARDED_BY(mutex_) = false;
+  bool told_acks_ TOWLINE_GUARDED_BY(mutex_) = false;  // the host counts this session
 };
 
 }  // namespace towline

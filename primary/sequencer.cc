@@ -5,6 +5,7 @@
 #include <utility>
 
 #include "absl/strings/str_cat.h"
+
 #include "common/error.h"
 #include "common/names.h"
 
@@ -38,11 +39,18 @@ absl::Status ConditionFailed(const KeyCondition& condition, const Overlay::KeySt
 }
 
 absl::Status Dropped(Lsn lsn) {
-  const std::string message =
-      lsn == 0 ? "the node stopped; the write is not in the log"
-               : absl::StrCat("the node stopped; the write is in the log at LSN ", lsn,
-                              " and takes effect at its next start");
+  const std::string message = lsn == 0 ? "the node stopped; the write is not in the log"
+                                       : absl::StrCat("the node stopped; the write is in the log at LSN ", lsn,
+                                                      " and takes effect at its next start");
   return MakeError(absl::StatusCode::kUnavailable, "stopping", message, "read the keys after the restart");
+}
+
+// `status` with what is known of the fate of a record; lsn 0 = it is not in the log.
+absl::Status WithOutcome(const absl::Status& status, Lsn lsn) {
+  ErrorInfo info = GetErrorInfo(status);
+  info.metadata["outcome"] = lsn == 0 ? "not_logged" : "unknown";
+  if (lsn != 0) info.metadata["lsn"] = absl::StrCat(lsn);
+  return MakeError(status.code(), std::move(info));
 }
 
 }  // namespace
@@ -83,16 +91,18 @@ absl::Status Sequencer::Submit(std::unique_ptr<WriteJob>* job, Wake wake) {
   const uint64_t bytes = JobBytes(**job);
   {
     MutexLock lock(&mutex_);
+    if (!closed_.ok()) return WithOutcome(closed_, 0);
+    if (!paused_.ok()) return WithOutcome(paused_, 0);
     if (stopping_) {
       return MakeError(absl::StatusCode::kUnavailable, "stopping", "the node takes no writes any more",
                        "retry on the primary");
     }
     // A job larger than the whole queue must still pass when nothing else is in it.
     if (queue_bytes_ != 0 && queue_bytes_ + bytes > options_.queue_bytes_max) {
-      return MakeError(absl::StatusCode::kResourceExhausted, "queue_full",
-                       absl::StrCat("the write queue holds ", queue_bytes_, " bytes; wal.queue_bytes is ",
-                                    options_.queue_bytes_max),
-                       "retry with backoff");
+      return MakeError(
+          absl::StatusCode::kResourceExhausted, "queue_full",
+          absl::StrCat("the write queue holds ", queue_bytes_, " bytes; wal.queue_bytes is ", options_.queue_bytes_max),
+          "retry with backoff");
     }
     (*job)->bytes = bytes;
     queue_bytes_ += bytes;
@@ -112,7 +122,7 @@ void Sequencer::Kick() {
 void Sequencer::NotifySpace(std::function<void()> fn) {
   {
     MutexLock lock(&mutex_);
-    if (queue_bytes_ != 0) {  // an answer is to come, and it looks at the waiters
+    if (queue_bytes_ != 0 && closed_.ok()) {  // an answer is to come, and it looks at the waiters
       space_waiters_.push_back(std::move(fn));
       return;
     }
@@ -120,7 +130,52 @@ void Sequencer::NotifySpace(std::function<void()> fn) {
   fn();
 }
 
+void Sequencer::Hold() {
+  MutexLock lock(&mutex_);
+  held_ = true;
+}
+
+void Sequencer::Release() {
+  std::vector<std::shared_ptr<Batch>> batches;
+  {
+    MutexLock lock(&mutex_);
+    held_ = false;
+    batches.swap(held_batches_);
+  }
+  for (const std::shared_ptr<Batch>& batch : batches) Answer(batch);
+}
+
+void Sequencer::Pause(const absl::Status& status) {
+  MutexLock lock(&mutex_);
+  paused_ = status;
+}
+
+void Sequencer::Unpause() {
+  MutexLock lock(&mutex_);
+  paused_ = absl::OkStatus();
+}
+
+void Sequencer::Close(const absl::Status& status) {
+  const auto refused = std::make_shared<Batch>();
+  {
+    MutexLock lock(&mutex_);
+    if (!closed_.ok()) return;
+    closed_ = status;
+    for (auto& job : queue_) refused->jobs.push_back(std::move(job));
+    queue_.clear();
+  }
+  Release();
+  Answer(refused);
+  loop_->Stop();
+}
+
+bool Sequencer::idle() const {
+  MutexLock lock(&mutex_);
+  return unanswered_ == 0;
+}
+
 void Sequencer::Stop() {
+  Release();
   {
     MutexLock lock(&mutex_);
     stopping_ = true;
@@ -157,7 +212,7 @@ StepResult Sequencer::Step() {
   if (batch->jobs.empty()) return StepResult::WaitForWake();
   if (!failed_.ok()) {
     Fail(batch, failed_);
-    Answer(batch.get());
+    Answer(batch);
     return StepResult::Again();
   }
 
@@ -172,8 +227,7 @@ StepResult Sequencer::Step() {
   }
   const bool empty = builder.empty();
   batch->last_lsn = empty ? 0 : builder.end().lsn;
-  absl::Status appended =
-      sink_.AppendAndApply(empty ? nullptr : builder.Finish(), [this, batch] { OnApplied(batch); });
+  absl::Status appended = sink_.AppendAndApply(empty ? nullptr : builder.Finish(), [this, batch] { OnApplied(batch); });
   if (appended.ok()) {
     groups_total_.fetch_add(empty ? 0 : 1, std::memory_order_relaxed);
     return StepResult::Again();
@@ -192,7 +246,7 @@ StepResult Sequencer::Step() {
   }
   failed_ = appended;
   on_fatal_(appended);
-  Answer(batch.get());
+  Answer(batch);
   return StepResult::Again();
 }
 
@@ -234,9 +288,8 @@ absl::Status Sequencer::CheckRequest(const RequestKey& request, WriteOutcome* ou
       break;
   }
   return MakeError(absl::StatusCode::kFailedPrecondition, "request_too_old",
-                   absl::StrCat("request ", request.client_id, ":", request.sequence,
-                                " is older than the window of ", kRequestWindow,
-                                " records; whether it was written is not known any more"),
+                   absl::StrCat("request ", request.client_id, ":", request.sequence, " is older than the window of ",
+                                kRequestWindow, " records; whether it was written is not known any more"),
                    "read the keys to find out, then write with a new sequence");
 }
 
@@ -270,7 +323,7 @@ void Sequencer::OnApplied(const std::shared_ptr<Batch>& batch) {
     MutexLock lock(&overlay_mutex_);
     overlay_.Retire(batch->last_lsn);
   }
-  Answer(batch.get());
+  Answer(batch);
 }
 
 void Sequencer::Fail(const std::shared_ptr<Batch>& batch, const absl::Status& status) {
@@ -284,11 +337,30 @@ void Sequencer::Fail(const std::shared_ptr<Batch>& batch, const absl::Status& st
   }
 }
 
-void Sequencer::Answer(Batch* batch) {
+// What is in the log here may be discarded by the next primary: nobody is told that it was written.
+void Sequencer::Refuse(WriteJob* job, const absl::Status& status) {
+  for (WriteRecord& record : job->records) {
+    if (!record.outcome.status.ok()) continue;
+    record.outcome.status = WithOutcome(status, record.outcome.position.lsn);
+  }
+}
+
+void Sequencer::Answer(const std::shared_ptr<Batch>& batch) {
+  absl::Status closed;
+  {
+    MutexLock lock(&mutex_);
+    closed = closed_;
+    if (closed.ok() && options_.standstill != nullptr && options_.standstill->suspected()) held_ = true;
+    if (held_) {
+      held_batches_.push_back(batch);
+      return;
+    }
+  }
   uint64_t bytes = 0;
   const uint64_t count = batch->jobs.size();
   for (auto& job : batch->jobs) {
     bytes += job->bytes;
+    if (!closed.ok()) Refuse(job.get(), closed);
     WriteJob* const raw = job.get();
     raw->OnDone(std::move(job));
   }

@@ -16,12 +16,14 @@
 #include <vector>
 
 #include "absl/status/status.h"
+
 #include "common/clock.h"
 #include "common/executor.h"
 #include "common/logger.h"
 #include "common/mutex.h"
 #include "common/types.h"
 #include "primary/overlay.h"
+#include "primary/standstill.h"
 #include "primary/write_job.h"
 #include "store/state_store.h"
 #include "wal/frame.h"
@@ -29,8 +31,9 @@
 namespace towline {
 
 struct SequencerOptions {
-  uint64_t queue_bytes_max = 64ull << 20;   // of jobs from intake to answer
-  uint64_t group_bytes_max = 1 << 20;       // of one append
+  uint64_t queue_bytes_max = 64ull << 20;  // of jobs from intake to answer
+  uint64_t group_bytes_max = 1 << 20;      // of one append
+  Standstill* standstill = nullptr;        // what it suspects is held, as by Hold; outlives the sequencer
 };
 
 // Where groups go. Threads: Append is called from the sequencer's loop only.
@@ -49,8 +52,8 @@ class GroupSink {
 };
 
 struct SequencerStats {
-  uint64_t records_total = 0;     // written
-  uint64_t refused_total = 0;     // by conditions, request ids, disk full
+  uint64_t records_total = 0;  // written
+  uint64_t refused_total = 0;  // by conditions, request ids, disk full
   uint64_t duplicates_total = 0;
   uint64_t groups_total = 0;
   uint64_t queue_bytes = 0;
@@ -78,8 +81,24 @@ class Sequencer {
   // Calls `fn` once when at least half of the queue is free: at once if it is empty, else from an answer.
   void NotifySpace(std::function<void()> fn) TOWLINE_EXCLUDES(mutex_);
 
-  // Refuses new jobs, then waits until all queued ones are answered, or none can be because the sink is stuck: those are
-  // answered UNAVAILABLE, reason stopping, when the sink drops them. Idempotent.
+  // Nothing is answered between Hold and Release; the log goes on. Idempotent.
+  void Hold() TOWLINE_EXCLUDES(mutex_);
+  void Release() TOWLINE_EXCLUDES(mutex_);
+
+  // Refuses new jobs with `status` (metadata outcome: not_logged), until Unpause; what is queued goes on.
+  void Pause(const absl::Status& status) TOWLINE_EXCLUDES(mutex_);
+  void Unpause() TOWLINE_EXCLUDES(mutex_);
+
+  // Ends writing because another node may be the primary now: new and queued jobs are refused with `status` (metadata
+  // outcome: not_logged), and so are those that are in the log already (outcome: unknown, with their LSN), whose
+  // answers may come a little later. Returns when nothing is appended any more. The first status stays.
+  void Close(const absl::Status& status) TOWLINE_EXCLUDES(mutex_);
+
+  // Whether every job that was submitted is answered.
+  bool idle() const TOWLINE_EXCLUDES(mutex_);
+
+  // Refuses new jobs, then waits until all queued ones are answered, or none can be because the sink is stuck: those
+  // are answered UNAVAILABLE, reason stopping, when the sink drops them. Idempotent.
   void Stop() TOWLINE_EXCLUDES(mutex_);
 
   SequencerStats stats() const;
@@ -96,7 +115,8 @@ class Sequencer {
   absl::StatusOr<Overlay::KeyState> LookUp(absl::string_view key) TOWLINE_REQUIRES(overlay_mutex_);
   void OnApplied(const std::shared_ptr<Batch>& batch) TOWLINE_EXCLUDES(mutex_, overlay_mutex_);
   void Fail(const std::shared_ptr<Batch>& batch, const absl::Status& status);
-  void Answer(Batch* batch) TOWLINE_EXCLUDES(mutex_);
+  void Answer(const std::shared_ptr<Batch>& batch) TOWLINE_EXCLUDES(mutex_);
+  static void Refuse(WriteJob* job, const absl::Status& status);
 
   GroupSink& sink_;
   StateStore& state_;
@@ -114,6 +134,10 @@ class Sequencer {
   uint64_t queue_bytes_ TOWLINE_GUARDED_BY(mutex_) = 0;  // queued and in flight
   uint64_t unanswered_ TOWLINE_GUARDED_BY(mutex_) = 0;   // jobs
   bool stopping_ TOWLINE_GUARDED_BY(mutex_) = false;
+  bool held_ TOWLINE_GUARDED_BY(mutex_) = false;
+  std::vector<std::shared_ptr<Batch>> held_batches_ TOWLINE_GUARDED_BY(mutex_);  // to be answered at Release
+  absl::Status paused_ TOWLINE_GUARDED_BY(mutex_);                               // an error between Pause and Unpause
+  absl::Status closed_ TOWLINE_GUARDED_BY(mutex_);                               // an error once Close was called
   std::vector<std::function<void()>> space_waiters_ TOWLINE_GUARDED_BY(mutex_);
 
   // Points into the records of unanswered jobs: a batch is retired from it before its jobs are answered.

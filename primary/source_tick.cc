@@ -43,7 +43,7 @@ void ReplicationSourceImpl::MakeHeartbeat(const NodeView& node, LogAndState* liv
   HeartbeatInfo heartbeat;
   heartbeat.sequence = core_.heartbeat().sequence + 1;
   heartbeat.durable_lsn = live->spool().end().lsn;
-  heartbeat.committed_lsn = heartbeat.durable_lsn;
+  heartbeat.committed_lsn = std::min(heartbeat.durable_lsn, core_.host.CommittedLsn());
   heartbeat.made_micros = now;
   core_.AddHeartbeat(heartbeat);
   core_.ForEachSession([](ServedSession& session) { session.OnNews(); });

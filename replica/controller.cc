@@ -76,8 +76,19 @@ StepResult Controller::Step() {
   return result;
 }
 
+// A load goes on: if its upstream is gone, its stream ends by itself.
+void Controller::TakeReconnect() {
+  if (!reconnect_.exchange(false)) return;
+  reconnect_backoff_.Reset();
+  halted_backoff_.Reset();
+  if (phase_ != Phase::kHandshake && phase_ != Phase::kStream && phase_ != Phase::kPause) return;
+  CloseStreams();
+  phase_ = Phase::kConnect;
+}
+
 StepResult Controller::RunPhase() {
   retired_.RemoveSome(host_.environment());
+  TakeReconnect();
   switch (phase_) {
     case Phase::kStart:
       return Follow(Start());
@@ -417,6 +428,12 @@ void Controller::CloseStreams() {
     (void)snapshot_->Finish();
     snapshot_.reset();
   }
+}
+
+void Controller::Reconnect() {
+  reconnect_.store(true);
+  MutexLock lock(&mutex_);
+  if (interrupt_ != nullptr) interrupt_();
 }
 
 void Controller::Shutdown() {

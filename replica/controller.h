@@ -34,12 +34,14 @@ class Controller : public ReplicaController {
   StepResult Step() override;
   ReplicaStatusView Status() const override TOWLINE_EXCLUDES(mutex_);
   bool RequestBootstrap() override TOWLINE_EXCLUDES(mutex_);
+  void Reconnect() override TOWLINE_EXCLUDES(mutex_);
   void Shutdown() override TOWLINE_EXCLUDES(mutex_);
 
  private:
   enum class Phase { kStart, kConnect, kHandshake, kStream, kBootstrap, kInstall, kPause, kStopped };
 
   StepResult RunPhase();
+  void TakeReconnect();
   StageResult Start();
   void RemoveLeftovers();
   bool ReplaysStaged() const { return staged_ != nullptr && staged_->needs_log(); }
@@ -117,6 +119,7 @@ class Controller : public ReplicaController {
   uint64_t full_resyncs_ = 0;
 
   std::atomic<bool> stopping_{false};
+  std::atomic<bool> reconnect_{false};            // not yet seen by the loop
   std::atomic<bool> bootstrap_requested_{false};  // not yet seen by the loop
   mutable Mutex mutex_;
   std::function<void()> interrupt_ TOWLINE_GUARDED_BY(mutex_);  // makes the present stream's Read return; may be null

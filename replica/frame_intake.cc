@@ -55,7 +55,7 @@ absl::Status FrameIntake::AddFragment(const v1::FrameBatch& batch) {
 }
 
 absl::Status FrameIntake::AddWhole(const v1::FrameBatch& batch, absl::string_view shipped) {
-  Checked checked{end(), history_, false, std::nullopt};
+  Checked checked{end(), history_, std::nullopt, std::nullopt};
   if (shipped.empty() || batch.first_lsn() != end().lsn + 1) {
     return Bad("lsn_gap", absl::StrCat("received ", shipped.size(), " bytes from LSN ", batch.first_lsn(),
                                        " on, behind LSN ", end().lsn));
@@ -76,7 +76,7 @@ absl::Status FrameIntake::AddWhole(const v1::FrameBatch& batch, absl::string_vie
     shipped.remove_prefix(*size);
   }
   history_ = std::move(checked.history);
-  group_.has_term_start |= checked.has_term_start;
+  if (checked.term_primary.has_value()) group_.term_primary = std::move(checked.term_primary);
   if (checked.members.has_value()) group_.members = std::move(checked.members);
   return absl::OkStatus();
 }
@@ -108,7 +108,7 @@ absl::Status FrameIntake::CheckFrame(const wal::ShippedFrame& frame, Checked* ch
                                                   ", ours is ", cluster_id_));
     }
     MergeEntry(start.entry, &checked->history);
-    checked->has_term_start = true;
+    checked->term_primary = start.node_id;
   } else if (header.type == wal::RecordType::kMembers) {
     TOWLINE_ASSIGN_OR_RETURN(checked->members, DecodeMembers(frame.payload));
   }

@@ -22,8 +22,8 @@ namespace towline {
 // Frames for one append, and what they change besides the state.
 struct IntakeGroup {
   std::shared_ptr<wal::FrameGroup> frames;
-  bool has_term_start = false;
-  std::optional<MemberList> members;  // of the last Members record in it
+  std::optional<std::string> term_primary;  // node id in the last TERM_START record in it
+  std::optional<MemberList> members;        // of the last Members record in it
 };
 
 // Threads: external synchronization.
@@ -53,7 +53,7 @@ class FrameIntake {
   struct Checked {
     wal::LogEnd end;
     History history;
-    bool has_term_start = false;
+    std::optional<std::string> term_primary;
     std::optional<MemberList> members;
   };
 

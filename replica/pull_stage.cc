@@ -7,6 +7,7 @@
 
 #include "common/error.h"
 #include "common/failpoint.h"
+#include "common/names.h"
 #include "replica/log_history.h"
 #include "replica/pull_messages.h"
 
@@ -21,6 +22,15 @@ constexpr int64_t kAckMicros = 2'000;
 constexpr int64_t kAppliedAckMicros = 10'000;
 // Most messages of one step; heartbeats do not fill a group.
 constexpr int kMessagesMax = 256;
+
+// Who takes a record of a term takes part in no older one: that is a promise to the primary of the term, which so is
+// also known by name.
+void TakeTerm(const History& history, const std::string& primary, Control* control) {
+  control->history = history;
+  if (history.back().term <= control->promised_term) return;
+  control->promised_term = history.back().term;
+  control->promised_candidate = ValidateName("node_id", primary).ok() ? primary : "";
+}
 
 absl::Status StreamEnded(PullStream& stream) {
   const absl::Status status = stream.Finish();
@@ -139,6 +149,7 @@ StageResult PullStage::CheckFence(const Control& control) const {
 }
 
 StageResult PullStage::Append() {
+  MutexLock gate(&host_.fence_gate());
   StageResult fence = CheckFence(host_.control().Get());
   if (fence.kind != StageResult::Kind::kGoOn) return fence;
 
@@ -159,13 +170,13 @@ StageResult PullStage::Append() {
 
 // Terms go to both copies of control before their records are acknowledged.
 absl::Status PullStage::SaveControlRecords(const IntakeGroup& group) {
-  if (!group.has_term_start && !group.members.has_value()) return absl::OkStatus();
+  if (!group.term_primary.has_value() && !group.members.has_value()) return absl::OkStatus();
   if (Failpoint("replica_skip_term_save")) return absl::OkStatus();
-  const bool new_term = group.has_term_start && live_;
+  const bool new_term = group.term_primary.has_value() && live_;
   if (!new_term && !group.members.has_value()) return absl::OkStatus();
   const bool both = new_term && !Failpoint("replica_save_term_once");
   return host_.control().Update(both, [&](Control& control) {
-    if (new_term) control.history = intake_.history();
+    if (new_term) TakeTerm(intake_.history(), *group.term_primary, &control);
     if (group.members.has_value()) control.members = *group.members;
   });
 }

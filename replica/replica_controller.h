@@ -15,6 +15,7 @@
 #include "absl/status/status.h"
 
 #include "common/control.h"
+#include "common/mutex.h"
 #include "replica/generation.h"
 #include "replica/upstream.h"
 #include "replica/upstream_path.h"
@@ -86,6 +87,10 @@ class ReplicaHost {
 
   // For generations that the controller opens.
   virtual const GenerationEnvironment& environment() = 0;
+
+  // Held over an append together with the look at the promised term before it, and over the making of a promise: what is
+  // flushed behind a promise is of no older term.
+  virtual Mutex& fence_gate() = 0;
 };
 
 struct ReplicaOptions {
@@ -114,6 +119,9 @@ class ReplicaController {
 
   // Asks for a full resync though the log would do. False if one is on its way already.
   virtual bool RequestBootstrap() = 0;
+
+  // Ends the present stream, if any, and connects again without a pause: the upstream may be another one now.
+  virtual void Reconnect() = 0;
 
   // Makes a waiting Step return soon; no new connection afterwards. Call before the loop is stopped.
   virtual void Shutdown() = 0;

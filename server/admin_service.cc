@@ -64,6 +64,14 @@ void AdminServiceImpl::Serve(RpcQueue& queue) {
                 response->set_slot_exists(node_.slots().Get(request.node_id()).has_value());
                 return absl::OkStatus();
               });
+  ServeOnPool(queue, &service_, &Service::RequestSetMinReplicas, pool_,
+              [this](const v1::SetMinReplicasRequest& request, v1::SetMinReplicasResponse* response) -> absl::Status {
+                bool unchanged = false;
+                TOWLINE_ASSIGN_OR_RETURN(const Lsn lsn, node_.SetMinReplicas(request.min_replicas(), &unchanged));
+                response->set_members_lsn(lsn);
+                response->set_unchanged(unchanged);
+                return absl::OkStatus();
+              });
   ServeOnPool(
       queue, &service_, &Service::RequestRecover, pool_,
       [this](const v1::RecoverRequest& request, v1::RecoverResponse* response) { return Recover(request, response); });

@@ -3,6 +3,7 @@
 #include <cstdio>
 #include <cstdlib>
 #include <functional>
+#include <limits>
 #include <map>
 #include <set>
 
@@ -57,10 +58,11 @@ Setter Bytes(uint64_t NodeConfig::*field, uint64_t min) {
   };
 }
 
-Setter Micros(int64_t NodeConfig::*field, int64_t min) {
-  return [field, min](NodeConfig& config, const std::string& value) -> absl::Status {
+Setter Micros(int64_t NodeConfig::*field, int64_t min, int64_t max = std::numeric_limits<int64_t>::max()) {
+  return [field, min, max](NodeConfig& config, const std::string& value) -> absl::Status {
     TOWLINE_ASSIGN_OR_RETURN(const int64_t micros, ParseDurationMicros(value));
     if (micros < min) return Bad(absl::StrCat(value, " is below the least value ", min / 1000, "ms"));
+    if (micros > max) return Bad(absl::StrCat(value, " is above the highest value ", max / 1'000'000, "s"));
     config.*field = micros;
     return absl::OkStatus();
   };
@@ -119,6 +121,9 @@ const std::vector<Key>& Keys() {
       {"members.auto_join", "a replica that attaches becomes a member (true)", Flag(&C::members_auto_join)},
       {"start.peer_wait", "a primary waits so long for its members before it opens writes (5s; 0 = does not ask)",
        Micros(&C::start_peer_wait_micros, 0)},
+      {"fence.pause_max",
+       "a primary that stood still for longer asks its members before it answers anything (1s; 0 = off)",
+       Micros(&C::fence_pause_max_micros, 0)},
       {"slots.max_retained_bytes", "log that one slot may hold back (16GiB)", Bytes(&C::slots_max_retained_bytes, 1)},
       {"slots.consumer_idle", "a consumer's slot is invalidated after (24h; 0 = never)",
        Micros(&C::slots_consumer_idle_micros, 0)},
@@ -153,6 +158,18 @@ const std::vector<Key>& Keys() {
        Ratio(&C::disk_warn_ratio)},
       {"disk.guard_ratio", "share of the disk in use from which on slots are invalidated, one by one (0.90; 0 = off)",
        Ratio(&C::disk_guard_ratio)},
+      {"durability.replicas", "replicas that must hold a write that does not say before it is answered (0)",
+       Count(&C::durability_replicas, 0, 1000)},
+      {"durability.stage", "what of them counts: flushed or applied (flushed)",
+       OneOf(&C::durability_stage, {"flushed", "applied"})},
+      {"durability.timeout", "how long a write waits for them (5s; at most 600s)",
+       Micros(&C::durability_timeout_micros, 1'000, 600'000'000)},
+      {"durability.on_timeout", "then: fail, or accept the lower level (fail)",
+       OneOf(&C::durability_on_timeout, {"fail", "accept"})},
+      {"flow.max_lag_bytes", "writes are slowed down, then refused, while replicas are further behind (0B = off)",
+       Bytes(&C::flow_max_lag_bytes, 0)},
+      {"flow.refuse_after", "slowed down for so long without effect = refused (5s)",
+       Micros(&C::flow_refuse_after_micros, 0)},
       {"log.level", "debug, info, warning or error (info)",
        OneOf(&C::log_level, {"debug", "info", "warning", "error"})},
       {"log.format", "text or json (text)", OneOf(&C::log_format, {"text", "json"})},

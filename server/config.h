@@ -37,6 +37,7 @@ struct NodeConfig {
   bool slots_auto_create = true;
   bool members_auto_join = true;
   int64_t start_peer_wait_micros = 5'000'000;  // 0 = members are not asked
+  int64_t fence_pause_max_micros = 1'000'000;  // 0 = off
   uint64_t slots_max_retained_bytes = 16ull << 30;
   int64_t slots_consumer_idle_micros = 24ll * 3600 * 1'000'000;
   int64_t slots_replica_idle_micros = 0;
@@ -56,6 +57,12 @@ struct NodeConfig {
   int64_t expiry_interval_micros = 1'000'000;
   double disk_warn_ratio = 0.80;    // of the data directory's disk; 0 = off
   double disk_guard_ratio = 0.90;   // 0 = off
+  int64_t durability_replicas = 0;
+  std::string durability_stage = "flushed";  // flushed, applied
+  int64_t durability_timeout_micros = 5'000'000;
+  std::string durability_on_timeout = "fail";  // fail, accept
+  uint64_t flow_max_lag_bytes = 0;             // 0 = off
+  int64_t flow_refuse_after_micros = 5'000'000;
   std::string log_level = "info";   // debug, info, warning, error
   std::string log_format = "text";  // text, json
 };

@@ -16,6 +16,7 @@
 #include "common/rng.h"
 #include "server/data_directory.h"
 #include "server/endpoint.h"
+#include "server/grpc_peers.h"
 #include "server/grpc_server.h"
 #include "server/grpc_upstream.h"
 #include "server/http_server.h"
@@ -101,6 +102,7 @@ int RunDaemon(const NodeConfig& config) {
   store_options.block_cache_bytes = config.store_cache_bytes;
   const std::unique_ptr<StoreFactory> stores = NewRocksDbStoreFactory(store_options);
   FatalSlot fatal;
+  const std::unique_ptr<PeerCalls> peers = NewGrpcPeers();
   const NodeDependencies deps{*PosixFileSystem(),
                               *SystemClock(),
                               *SystemRng(),
@@ -109,6 +111,7 @@ int RunDaemon(const NodeConfig& config) {
                               *stores,
                               [](const std::string& endpoint) { return NewGrpcUpstream(endpoint); },
                               AskForStart,
+                              *peers,
                               [&fatal](absl::Status status) { fatal.Set(status); }};
 
   auto opened = Node::Open(config, deps);

@@ -13,6 +13,7 @@
 #include "common/error.h"
 #include "common/work_pool.h"
 #include "server/admin_service.h"
+#include "server/failover_service.h"
 #include "server/health_service.h"
 #include "server/kv_service.h"
 #include "server/reflection_service.h"
@@ -27,6 +28,7 @@ constexpr int kMessageBytesMax = 16 << 20;
 constexpr int kReadThreads = 4;
 constexpr int kStreamThreads = 2;
 constexpr int kAdminThreads = 4;  // waits for digests, recoveries and Members records hold one each
+constexpr int kPeerThreads = 2;   // what other nodes ask waits for nobody
 constexpr int kSnapshotThreads = 2;
 constexpr size_t kPoolQueueMax = 4096;
 // Every stream has at most one task in the queue.
@@ -55,6 +57,7 @@ std::vector<std::string> ServiceNames() {
           v1::ReplicationService::service_full_name(),
           v1::SlotService::service_full_name(),
           v1::AdminService::service_full_name(),
+          v1::FailoverService::service_full_name(),
           grpc::health::v1::Health::service_full_name(),
           grpc::reflection::v1alpha::ServerReflection::service_full_name()};
 }
@@ -67,10 +70,12 @@ class GrpcServerImpl final : public GrpcServer {
         streams_(NewThreadWorkPool("stream", kStreamThreads, kStreamQueueMax)),
         snapshots_(NewThreadWorkPool("snapshot", kSnapshotThreads, kStreamQueueMax, LoopPriority::kBackground)),
         admin_pool_(NewThreadWorkPool("admin", kAdminThreads, kPoolQueueMax)),
+        peers_(NewThreadWorkPool("peer", kPeerThreads, kPoolQueueMax)),
         kv_(node, *reads_),
         replication_(node, *streams_, *snapshots_, *admin_pool_),
         slots_(node, *admin_pool_),
         admin_(node, *admin_pool_),
+        failover_(node, *peers_, *admin_pool_),
         reflection_(ServiceNames()) {}
 
   ~GrpcServerImpl() override { Shutdown(); }
@@ -79,7 +84,7 @@ class GrpcServerImpl final : public GrpcServer {
     grpc::ServerBuilder builder;
     Configure(&builder);
     builder.AddListeningPort(address, grpc::InsecureServerCredentials(), &port_);
-    for (grpc::Service* service : {kv_.service(), replication_.service(), slots_.service(), admin_.service(),
+    for (grpc::Service* service : {kv_.service(), replication_.service(), slots_.service(), admin_.service(), failover_.service(),
                                    health_.service(), reflection_.service()}) {
       builder.RegisterService(service);
     }
@@ -97,6 +102,7 @@ class GrpcServerImpl final : public GrpcServer {
       replication_.Serve(*queue);
       slots_.Serve(*queue);
       admin_.Serve(*queue);
+      failover_.Serve(*queue);
       health_.Serve(*queue);
       reflection_.Serve(*queue);
       queue->Start();
@@ -127,6 +133,7 @@ class GrpcServerImpl final : public GrpcServer {
     streams_->Stop();
     snapshots_->Stop();
     admin_pool_->Stop();
+    peers_->Stop();
     server_.reset();
   }
 
@@ -136,10 +143,12 @@ class GrpcServerImpl final : public GrpcServer {
   const std::unique_ptr<WorkPool> streams_;
   const std::unique_ptr<WorkPool> snapshots_;
   const std::unique_ptr<WorkPool> admin_pool_;
+  const std::unique_ptr<WorkPool> peers_;
   KvServiceImpl kv_;
   ReplicationServiceImpl replication_;
   SlotServiceImpl slots_;
   AdminServiceImpl admin_;
+  FailoverServiceImpl failover_;
   HealthServiceImpl health_;
   ReflectionServiceImpl reflection_;
   int port_ = 0;

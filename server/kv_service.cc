@@ -13,6 +13,7 @@
 #include "common/error.h"
 #include "primary/write_intake.h"
 #include "server/bookmark.h"
+#include "server/durability.h"
 #include "server/position_proto.h"
 #include "server/rpc_call.h"
 #include "server/run_on_pool.h"
@@ -33,29 +34,94 @@ using WriteCall = UnaryCall<v1::WriteRequest, v1::WriteResponse>;
 // Calls that may arrive in one burst before the queue's thread takes the first.
 constexpr int kArmedWrites = 64;
 
-// One unary write.
-class UnaryWriteJob final : public WriteJob {
+// One unary write: through the sequencer, then, durable and applied here, to its commit level.
+class UnaryWriteJob final : public WriteJob, public CommitWaiter {
  public:
-  UnaryWriteJob(Node& node, WriteCall* call) : node_(node), call_(call) {}
+  UnaryWriteJob(Node& node, PrimaryRole& role, WriteCall* call) : node_(node), role_(role), call_(call) {}
+
+  // Checks the request and makes the record of it. Nothing is logged if it fails.
+  absl::Status Prepare() {
+    const v1::WriteRequest& request = call_->request();
+    TOWLINE_ASSIGN_OR_RETURN(level_,
+                             ResolveLevel(role_.commit(), request.has_durability() ? &request.durability() : nullptr));
+    return BuildWriteRecord(request, NowMs(node_), node_.config().limits_record_bytes, &records.emplace_back());
+  }
+
+  // Hands it on, now or when flow control lets it.
+  static void Start(std::unique_ptr<UnaryWriteJob> job) {
+    UnaryWriteJob* const raw = job.get();
+    absl::Status refused;
+    const auto resume = [&job]() -> FlowControl::Resume {
+      // std::function copies what it holds.
+      auto waiting = std::make_shared<std::unique_ptr<UnaryWriteJob>>(std::move(job));
+      return [waiting](const absl::Status& status) {
+        if (!status.ok()) return Refuse(std::move(*waiting), status);
+        Submit(std::move(*waiting), Sequencer::Wake::kNow);
+      };
+    };
+    switch (raw->role_.flow().Admit(raw->records[0].payload.size(), resume, &refused)) {
+      case FlowControl::Admission::kGo:
+        return Submit(std::move(job), Sequencer::Wake::kAtKick);
+      case FlowControl::Admission::kWait:
+        return;
+      case FlowControl::Admission::kRefused:
+        return Refuse(std::move(job), refused);
+    }
+  }
+
+  static void Refuse(std::unique_ptr<UnaryWriteJob> job, const absl::Status& status) {
+    WriteCall* const call = job->call_;
+    job.reset();
+    call->Finish(WithOutcome(status, "not_logged"));
+  }
 
   void OnDone(std::unique_ptr<WriteJob> self) override {
-    const WriteOutcome& outcome = records[0].outcome;
-    const absl::Status status = outcome.status;
-    if (status.ok()) FillWritten(outcome, call_->response());
+    std::unique_ptr<UnaryWriteJob> job(static_cast<UnaryWriteJob*>(self.release()));
+    if (!records[0].outcome.status.ok()) {
+      WriteCall* const call = call_;
+      const absl::Status error = ErrorOf(records[0]);
+      job.reset();
+      return call->Finish(error);
+    }
+    const Lsn lsn = records[0].outcome.position.lsn;
+    role_.commit().Await(lsn, lsn, level_, bytes, std::move(job));
+  }
+
+  void OnCommit(std::unique_ptr<CommitWaiter> self, const CommitResult& result) override {
+    const absl::Status status = Answer(result);
     WriteCall* const call = call_;
     self.reset();
     call->Finish(status);
   }
 
  private:
-  void FillWritten(const WriteOutcome& outcome, v1::WriteResponse* response) {
+  static void Submit(std::unique_ptr<UnaryWriteJob> job, Sequencer::Wake wake) {
+    PrimaryRole& role = job->role_;
+    std::unique_ptr<WriteJob> submitted = std::move(job);
+    const absl::Status status = role.sequencer().Submit(&submitted, wake);
+    if (status.ok()) return;
+    Refuse(std::unique_ptr<UnaryWriteJob>(static_cast<UnaryWriteJob*>(submitted.release())), status);
+  }
+
+  absl::Status Answer(const CommitResult& result) {
+    const WriteOutcome& outcome = records[0].outcome;
+    v1::WriteResponse* const response = call_->response();
     FillOutcomePosition(node_, outcome, response->mutable_position());
+    const bool accepted =
+        result.end == CommitResult::End::kTimedOut && level_.on_timeout == OnCommitTimeout::kAccept;
+    if (result.end != CommitResult::End::kReached && !accepted) {
+      return NotReached(result, result.achieved, level_, response->position());
+    }
     response->set_duplicate(outcome.duplicate);
     response->set_committed_lsn(node_.CommittedLsn());
+    FillAchieved(result.achieved, response->mutable_achieved());
+    return absl::OkStatus();
   }
 
   Node& node_;
+  PrimaryRole& role_;
   WriteCall* const call_;
+  CommitLevel level_;
 };
 
 absl::Status CheckKey(absl::string_view key) {
@@ -220,18 +286,12 @@ void KvServiceImpl::Serve(RpcQueue& queue) {
 }
 
 void KvServiceImpl::Write(WriteCall* call) {
-  absl::Status status = node_.CheckTakesWrites();
-  auto job = std::make_unique<UnaryWriteJob>(node_, call);
-  if (status.ok()) {
-    status = BuildWriteRecord(call->request(), NowMs(node_), node_.config().limits_record_bytes,
-                              &job->records.emplace_back());
+  if (const absl::Status status = node_.CheckTakesWrites(); !status.ok()) {
+    return call->Finish(WithOutcome(status, "not_logged"));
   }
-  if (status.ok()) {
-    std::unique_ptr<WriteJob> submitted = std::move(job);
-    status = node_.sequencer()->Submit(&submitted, Sequencer::Wake::kAtKick);
-    if (status.ok()) return;
-  }
-  call->Finish(status);
+  auto job = std::make_unique<UnaryWriteJob>(node_, *node_.primary(), call);
+  if (const absl::Status status = job->Prepare(); !status.ok()) return UnaryWriteJob::Refuse(std::move(job), status);
+  UnaryWriteJob::Start(std::move(job));
 }
 
 }  // namespace towline

@@ -37,6 +37,12 @@ bool Holds(MemberList list, const std::string& node_id) {
   return found != list.members.end() && found->node_id == node_id;
 }
 
+absl::Status Busy(const std::string& what, int64_t timeout_micros) {
+  return MakeError(absl::StatusCode::kUnavailable, "members_busy",
+                   absl::StrCat("the record ", what, " is not durable after ", timeout_micros / 1000, " ms"),
+                   "look at towctl member list, then retry");
+}
+
 // `list` with `member` put in at its place.
 void Upsert(const MemberInfo& member, MemberList* list) {
   const auto found = Find(list, member.node_id);
@@ -59,7 +65,7 @@ class Membership::Job final : public WriteJob {
   }
 
   void OnDone(std::unique_ptr<WriteJob> self) override {
-    membership_->OnWritten(list_, records[0].outcome.status.ok());
+    membership_->OnWritten(list_, records[0].outcome.status.ok() ? records[0].lsn : 0);
     self.reset();
   }
 
@@ -88,12 +94,22 @@ absl::Status Membership::Remove(const std::string& node_id, int64_t timeout_micr
     if (written_cv_.WaitFor(&mutex_, deadline - clock_.MonotonicMicros())) continue;
     if (clock_.MonotonicMicros() < deadline) continue;
     removed_.erase(node_id);
-    return MakeError(
-        absl::StatusCode::kUnavailable, "members_busy",
-        absl::StrCat("the record without ", node_id, " is not durable after ", timeout_micros / 1000, " ms"),
-        "look at towctl member list, then retry");
+    return Busy(absl::StrCat("without ", node_id), timeout_micros);
   }
   return absl::OkStatus();
+}
+
+absl::StatusOr<Lsn> Membership::SetMinReplicas(uint32_t min_replicas, int64_t timeout_micros) {
+  const int64_t deadline = clock_.MonotonicMicros() + timeout_micros;
+  MutexLock lock(&mutex_);
+  min_replicas_ = min_replicas;
+  while (min_replicas_ == min_replicas) {
+    if (written_cv_.WaitFor(&mutex_, deadline - clock_.MonotonicMicros())) continue;
+    if (clock_.MonotonicMicros() < deadline) continue;
+    min_replicas_.reset();
+    return Busy(absl::StrCat("with min_replicas ", min_replicas), timeout_micros);
+  }
+  return written_lsn_;
 }
 
 void Membership::Submit(const MemberInfo& self, Sequencer& sequencer) {
@@ -101,8 +117,9 @@ void Membership::Submit(const MemberInfo& self, Sequencer& sequencer) {
   MemberList list = before;
   {
     MutexLock lock(&mutex_);
-    if (in_flight_ || (attached_.empty() && removed_.empty())) return;
+    if (in_flight_ || (attached_.empty() && removed_.empty() && !min_replicas_)) return;
     Upsert(self, &list);
+    list.min_replicas = min_replicas_.value_or(list.min_replicas);
     for (const auto& [id, member] : attached_) Upsert(member, &list);
     attached_.clear();
     for (const std::string& id : removed_) {
@@ -111,26 +128,30 @@ void Membership::Submit(const MemberInfo& self, Sequencer& sequencer) {
     }
     if (list == before) {
       removed_.clear();
+      min_replicas_.reset();
       written_cv_.NotifyAll();
       return;
     }
     in_flight_ = true;
   }
   std::unique_ptr<WriteJob> job = std::make_unique<Job>(this, list);
-  if (!sequencer.Submit(&job).ok()) OnWritten(list, false);
+  if (!sequencer.Submit(&job).ok()) OnWritten(list, 0);
 }
 
-void Membership::OnWritten(const MemberList& list, bool written) {
-  if (written) {
+void Membership::OnWritten(const MemberList& list, Lsn lsn) {
+  if (lsn != 0) {
     const absl::Status saved = control_.Update(true, [&](Control& control) { control.members = list; });
     if (!saved.ok()) on_fatal_(saved);
+    on_durable_(list, lsn);
   }
   MutexLock lock(&mutex_);
   in_flight_ = false;
-  if (written) {
+  if (lsn != 0) {
+    written_lsn_ = lsn;
     for (auto it = removed_.begin(); it != removed_.end();) {
       it = Holds(list, *it) ? std::next(it) : removed_.erase(it);
     }
+    if (min_replicas_ == list.min_replicas) min_replicas_.reset();
     written_cv_.NotifyAll();
     return;
   }

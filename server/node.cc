@@ -9,13 +9,15 @@
 #include "common/error.h"
 #include "common/history.h"
 #include "replica/pull_messages.h"
+#include "server/standing.h"
 
 namespace towline {
 namespace {
 
 constexpr int64_t kTickMicros = 50'000;
 constexpr int64_t kWatermarkIdleMicros = 1'000'000;
-constexpr int64_t kRemoveMemberMicros = 10'000'000;
+constexpr int64_t kChangeMembersMicros = 10'000'000;
+constexpr size_t kRoleChangesMax = 32;
 
 }  // namespace
 
@@ -60,16 +62,11 @@ Node::Node(const NodeConfig& config, const NodeDependencies& deps)
 absl::StatusOr<std::unique_ptr<Node>> Node::Open(const NodeConfig& config, const NodeDependencies& deps) {
   std::unique_ptr<Node> node(new Node(config, deps));
   TOWLINE_ASSIGN_OR_RETURN(node->directory_, OpenDataDirectory(config, node->environment_));
-  node->role_ = node->directory_.control->Get().role;
-  if (node->role_ != config.role) {
+  node->role_.store(node->directory_.control->Get().role);
+  if (node->role_.load() != config.role) {
     deps.logger.Log(LogLevel::kWarning, "role_from_control",
                     {{"role", node->is_primary() ? "primary" : "replica"},
                      {"reason", "the data directory decides the role; the command line only for an empty one"}});
-    if (node->role_ == NodeRole::kReplica && config.upstream.empty()) {
-      return MakeError(absl::StatusCode::kFailedPrecondition, "invalid_config",
-                       absl::StrCat(config.data_dir, " belongs to a replica, and no --upstream is given"),
-                       "start it as `towlined replica` with --upstream");
-    }
   }
   if (node->directory_.live != nullptr) {
     MutexLock lock(&node->mutex_);
@@ -92,34 +89,65 @@ absl::StatusOr<std::unique_ptr<Node>> Node::Open(const NodeConfig& config, const
   options.disk_warn_ratio = config.disk_warn_ratio;
   options.disk_space = [self = node.get()] { return self->Space(); };
   node->source_ = NewReplicationSource(*node, *node->directory_.slots, deps.clock, deps.rng, deps.logger, options);
-  if (node->is_primary()) node->MakeLifecycle();
+  node->MakeLifecycle();
+  node->MakePulling();
+  node->MakeFailover();
   return node;
 }
 
 Node::~Node() { Stop(); }
 
 void Node::MakeLifecycle() {
-  LifecycleDependencies deps{config_, *this, {}, {}, {}, deps_.make_upstream, deps_.ask_peer};
+  LifecycleDependencies deps{config_, *this, {}, {}, {}, deps_.make_upstream, deps_.ask_peer, {}};
   deps.view = [this] { return View(); };
   deps.self = [this] {
     const Control control = directory_.control->Get();
     return MemberInfo{control.node_id, control.incarnation, advertised_, true};
   };
   deps.pull_options = [this] { return PullOptions(); };
+  deps.step_down = [this](const std::string& reason, const std::string& message) {
+    return failover_->StepDown(reason, message);
+  };
   lifecycle_ = std::make_unique<PrimaryLifecycle>(std::move(deps));
 }
 
+void Node::MakePulling() {
+  const auto own = [this] {
+    const Control control = directory_.control->Get();
+    OwnStanding standing{control.node_id, control.cluster_id, control.promised_term, "", {}};
+    const Term last = control.history.empty() ? 0 : control.history.back().term;
+    if (control.promised_term > last) standing.awaited = control.promised_candidate;
+    for (const MemberInfo& member : control.members.members) {
+      if (member.node_id != control.node_id) standing.member_addresses.push_back(member.address);
+    }
+    return standing;
+  };
+  pulling_ = std::make_unique<Pulling>(
+      *this, deps_.executor,
+      std::make_unique<FollowingUpstream>(config_.upstream, own, deps_.peers, deps_.make_upstream, deps_.logger),
+      [this] { return PullOptions(); });
+}
+
+void Node::MakeFailover() {
+  failover_ = std::make_unique<Failover>(FailoverDependencies{*this, *this, *lifecycle_, deps_.peers,
+                                                              [this] { return PullOptions(); }, deps_.make_upstream,
+                                                              [this] { return advertised_; }});
+}
+
+// Of a node that becomes, or is, a primary: its cluster does not change any more.
+void Node::NameCluster() {
+  if (primary_cluster_id_.empty()) primary_cluster_id_ = directory_.control->Get().cluster_id;
+}
+
 absl::Status Node::Start() {
-  if (is_primary()) {
-    primary_cluster_id_ = directory_.control->Get().cluster_id;
-    TOWLINE_RETURN_IF_ERROR(lifecycle_->Start());
-  } else {
-    StartReplica();
-  }
+  if (is_primary()) NameCluster();
+  TOWLINE_RETURN_IF_ERROR(lifecycle_->Start());
+  if (!is_primary()) pulling_->Start("");
   {
     MutexLock lock(&mutex_);
     started_ = true;
   }
+  failover_->Start();
   ticker_ = deps_.executor.Start("ticker", [this] { return Tick(); });
   const NodeView view = View();
   deps_.logger.Log(LogLevel::kInfo, "node_started",
@@ -129,13 +157,6 @@ absl::Status Node::Start() {
                     {"history", FormatHistory(view.history)},
                     {"address", advertised_}});
   return absl::OkStatus();
-}
-
-void Node::StartReplica() {
-  upstream_ = deps_.make_upstream(config_.upstream);
-  controller_ = NewReplicaController(*this, *upstream_, PullOptions());
-  controller_loop_ = deps_.executor.Start(
-      "puller", [this] { return controller_->Step(); }, LoopPriority::kBatch);
 }
 
 ReplicaOptions Node::PullOptions() const {
@@ -161,9 +182,9 @@ void Node::Stop() {
   if (source_ == nullptr) return;  // Open failed: there is nothing to end, and nothing of ours to save
   if (ticker_) ticker_->Stop();
   source_->EndSessions(MakeError(absl::StatusCode::kUnavailable, "stopping", "the node is stopping", "reconnect"));
-  if (lifecycle_) lifecycle_->Stop();
-  if (controller_) controller_->Shutdown();
-  if (controller_loop_) controller_loop_->Stop();
+  failover_->Stop();
+  lifecycle_->Stop();
+  pulling_->Stop();
   if (fatal_.load()) return;  // what is on disk is the truth; save nothing on top of it
   absl::Status status = directory_.slots->SaveIfDirty();
   if (const std::shared_ptr<Generation> live = LiveGeneration(); live != nullptr) {
@@ -254,11 +275,75 @@ std::optional<double> Node::StalenessSeconds() {
 }
 
 void Node::OnReplicaAttached(const MemberInfo& member) {
-  if (lifecycle_ != nullptr) lifecycle_->OnAttached(member);
+  if (is_primary()) lifecycle_->OnAttached(member);
+}
+
+void Node::OnReplicaAck(const ReplicaAck& ack) {
+  if (role() != nullptr) role()->commit().OnAck(ack);
+}
+
+void Node::OnReplicaGone(const std::string& node_id, uint64_t session_id) {
+  if (role() != nullptr) role()->commit().OnSessionEnd(node_id, session_id);
 }
 
 void Node::OnStaleSelf(absl::string_view reason, absl::string_view message) {
-  if (lifecycle_ != nullptr) lifecycle_->OnStaleSelf(reason, message);
+  if (is_primary()) lifecycle_->OnStaleSelf(reason, message);
+}
+
+// --- Failover ---
+
+v1::Standing Node::Describe() { return DescribeStanding(*this); }
+
+std::optional<PeerStatus> Node::FindPeer(const std::string& node_id) {
+  for (PeerStatus& peer : source_->Peers()) {
+    if (peer.kind == slots::SlotKind::kReplica && peer.node_id == node_id) return std::move(peer);
+  }
+  return std::nullopt;
+}
+
+void Node::ResumePulling() {
+  pulling_->Release();
+  if (!is_primary()) pulling_->Start("");
+}
+
+absl::Status Node::TakeOverSlots(Lsn end_lsn) {
+  const auto live = Live();
+  TOWLINE_RETURN_IF_ERROR(slots().SwitchDataGeneration(live->number(), end_lsn));
+  slots().RestartIdleTimes();
+  return absl::OkStatus();
+}
+
+void Node::OnRoleChanged(const v1::RoleChange& change) {
+  const NodeRole role = directory_.control->Get().role;
+  if (role == NodeRole::kPrimary) NameCluster();
+  v1::RoleChange noted = change;
+  noted.set_time_ms(static_cast<uint64_t>(deps_.clock.WallMicros()) / 1000);
+  {
+    MutexLock lock(&mutex_);
+    if (role_changes_.size() == kRoleChangesMax) role_changes_.erase(role_changes_.begin());
+    role_changes_.push_back(std::move(noted));
+    heartbeats_ = HeartbeatLog();  // those of another primary are of no use
+    upstream_path_.clear();
+  }
+  role_.store(role, std::memory_order_release);
+  deps_.logger.Log(
+      LogLevel::kWarning, "role_changed",
+      {{"role", change.role()}, {"term", change.term()}, {"reason", change.reason()}, {"message", change.message()}});
+  // Those that pull from here learn where the records come from now.
+  source_->EndSessions(MakeError(absl::StatusCode::kUnavailable, "role_changed",
+                                 absl::StrCat("the node is ", change.role(), " now"), "reconnect"));
+  source_->OnPathChanged();
+}
+
+std::vector<v1::RoleChange> Node::RoleChanges() {
+  MutexLock lock(&mutex_);
+  return role_changes_;
+}
+
+std::string Node::PrimaryNode() {
+  if (is_primary()) return config_.node_id;
+  MutexLock lock(&mutex_);
+  return upstream_path_.empty() ? "" : upstream_path_.back();
 }
 
 bool Node::DiskFull() {
@@ -281,9 +366,9 @@ absl::Status Node::NotPrimary() {
   info.reason = "not_primary";
   const std::string address = View().primary_address;
   info.message = absl::StrCat("node ", config_.node_id, " is a replica");
-  info.next_action = address.empty() ? absl::StrCat("write to the primary; its upstream is ", config_.upstream)
+  info.next_action = address.empty() ? absl::StrCat("write to the primary; its upstream is ", pulling_->endpoint())
                                      : absl::StrCat("write to the primary at ", address);
-  info.metadata["primary_address"] = address.empty() ? config_.upstream : address;
+  info.metadata["primary_address"] = address.empty() ? pulling_->endpoint() : address;
   return MakeError(absl::StatusCode::kFailedPrecondition, std::move(info));
 }
 
@@ -306,10 +391,9 @@ absl::StatusOr<bool> Node::RequestBootstrap() {
                      absl::StrCat("node ", config_.node_id, " is the primary: it has nobody to load from"),
                      "name a replica; to load a file, use towctl snapshot load");
   }
-  if (!ReplicaStatus()) return MakeError(absl::StatusCode::kUnavailable, "starting", "the node is starting", "retry");
-  const bool asked = controller_->RequestBootstrap();
-  if (asked) controller_loop_->Wake();
-  return asked;
+  const std::optional<bool> asked = pulling_->RequestBootstrap();
+  if (asked.has_value()) return *asked;
+  return MakeError(absl::StatusCode::kUnavailable, "starting", "the node is starting", "retry");
 }
 
 absl::Status Node::RemoveMember(const std::string& node_id, bool force) {
@@ -324,7 +408,32 @@ absl::Status Node::RemoveMember(const std::string& node_id, bool force) {
                      absl::StrCat(node_id, " is connected (", peer.state, "), and would join again"),
                      "stop it first, or use --force");
   }
-  return lifecycle_->membership().Remove(node_id, kRemoveMemberMicros);
+  const MemberList members = View().members;
+  const bool counts = std::any_of(members.members.begin(), members.members.end(), [&node_id](const MemberInfo& each) {
+    return each.node_id == node_id && each.counting;
+  });
+  if (const uint32_t counting = role()->commit().stats().counting_members;
+      counts && !force && members.min_replicas >= counting) {
+    return MakeError(absl::StatusCode::kFailedPrecondition, "min_replicas_unreachable",
+                     absl::StrCat("without ", node_id, " there are ", counting - 1,
+                                  " counting members besides the primary; min_replicas is ", members.min_replicas),
+                     "lower it first with towctl member min-replicas, or use --force: no write is taken then");
+  }
+  return lifecycle_->membership().Remove(node_id, kChangeMembersMicros);
+}
+
+absl::StatusOr<Lsn> Node::SetMinReplicas(uint32_t min_replicas, bool* unchanged) {
+  TOWLINE_RETURN_IF_ERROR(CheckTakesWrites());
+  *unchanged = View().members.min_replicas == min_replicas;
+  if (*unchanged) return 0;
+  const uint32_t counting = role()->commit().stats().counting_members;
+  if (min_replicas > counting) {
+    return MakeError(absl::StatusCode::kInvalidArgument, "too_few_replicas",
+                     absl::StrCat("min_replicas ", min_replicas, " is more than the ", counting,
+                                  " counting members besides the primary"),
+                     "add replicas first; look at towctl member list");
+  }
+  return lifecycle_->membership().SetMinReplicas(min_replicas, kChangeMembersMicros);
 }
 
 absl::Status Node::CheckReadable() {
@@ -341,17 +450,16 @@ absl::Status Node::CheckReadable() {
 
 std::optional<ReplicaStatusView> Node::ReplicaStatus() {
   {
-    // The controller is made before this is set, and stays.
     MutexLock lock(&mutex_);
     if (is_primary() || !started_) return std::nullopt;
   }
-  return controller_->Status();
+  return pulling_->Status();
 }
 
 Lsn Node::CommittedLsn() {
   const auto live = Live();
   const Lsn durable = live == nullptr ? 0 : live->spool().end().lsn;
-  if (is_primary()) return durable;
+  if (is_primary()) return role() == nullptr ? 0 : role()->commit().CommittedLsn(durable);
   const auto status = ReplicaStatus();
   return status ? std::min(durable, status->upstream_committed_lsn) : 0;
 }
@@ -373,6 +481,8 @@ std::string Node::State(std::string* reason) {
         break;
       case PrimaryLifecycle::Phase::kChecking:
         return "starting";
+      case PrimaryLifecycle::Phase::kInactive:
+      case PrimaryLifecycle::Phase::kPaused:
       case PrimaryLifecycle::Phase::kReadOnly:
         return "read_only";
       case PrimaryLifecycle::Phase::kRecoveryRequired:
@@ -392,7 +502,7 @@ std::string Node::State(std::string* reason) {
     }
     return "writable";
   }
-  const ReplicaStatusView status = controller_->Status();
+  const ReplicaStatusView status = pulling_->Status().value_or(ReplicaStatusView());
   *reason = status.halt_reason;
   if (reason->empty() && damaged) *reason = "wal_damaged";
   if (reason->empty() && slots().unknown()) *reason = "slots_unknown";
@@ -405,7 +515,7 @@ StepResult Node::Tick() {
     return StepResult::WaitForWake();
   }
   SaveWatermarkWhenIdle();
-  if (lifecycle_ != nullptr) {
+  if (is_primary()) {
     if (const absl::Status status = lifecycle_->Tick(); !status.ok()) {
       Fatal(status);
       return StepResult::WaitForWake();

@@ -10,6 +10,7 @@
 #include <memory>
 #include <optional>
 #include <string>
+#include <vector>
 
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
@@ -25,8 +26,11 @@
 #include "replica/replica_controller.h"
 #include "server/config.h"
 #include "server/data_directory.h"
+#include "server/failover.h"
 #include "server/peer_check.h"
 #include "server/primary_lifecycle.h"
+#include "server/pulling.h"
+#include "towline/v1/admin_service.pb.h"
 
 namespace towline {
 namespace v1 {
@@ -44,12 +48,13 @@ struct NodeDependencies {
   // Makes the upstream of a replica from its HOST:PORT.
   std::function<std::unique_ptr<Upstream>(const std::string& endpoint)> make_upstream;
   AskPeer ask_peer;
+  PeerCalls& peers;
   // Called once, from any thread, when the node must end; `status` tells why.
   std::function<void(absl::Status)> on_fatal;
 };
 
 // Threads: all methods from any thread, Start and Stop from one.
-class Node final : public SourceHost, public ReplicaHost {
+class Node final : public SourceHost, public ReplicaHost, public FailoverHost {
  public:
   // Opens the data directory (see OpenDataDirectory for errors) and prepares the role. No loop of the role runs yet.
   static absl::StatusOr<std::unique_ptr<Node>> Open(const NodeConfig& config, const NodeDependencies& deps);
@@ -65,6 +70,8 @@ class Node final : public SourceHost, public ReplicaHost {
   NodeView View() override;
   std::shared_ptr<LogAndState> Live() override;
   void OnReplicaAttached(const MemberInfo& member) override;
+  void OnReplicaAck(const ReplicaAck& ack) override;
+  void OnReplicaGone(const std::string& node_id, uint64_t session_id) override;
   void OnStaleSelf(absl::string_view reason, absl::string_view message) override;
 
   // ReplicaHost
@@ -75,6 +82,17 @@ class Node final : public SourceHost, public ReplicaHost {
   void OnSlotCopies(const slots::SlotCopies& copies) override;
   void OnUpstreamPath(const UpstreamPath& path) override;
   const GenerationEnvironment& environment() override { return environment_; }
+  Mutex& fence_gate() override { return fence_gate_; }
+
+  // FailoverHost
+  v1::Standing Describe() override;
+  bool is_primary() const override { return role_.load(std::memory_order_acquire) == NodeRole::kPrimary; }
+  std::optional<PeerStatus> FindPeer(const std::string& node_id) override;
+  void StopPulling() override { pulling_->Hold(); }
+  void ResumePulling() override;
+  void StartPulling(const std::string& address) override { pulling_->Start(address); }
+  absl::Status TakeOverSlots(Lsn end_lsn) override;
+  void OnRoleChanged(const v1::RoleChange& change) override;
 
   // One of the few places of readers that wait for a position, so that the others are not held up.
   class BookmarkSlot {
@@ -88,7 +106,6 @@ class Node final : public SourceHost, public ReplicaHost {
     const bool taken_;
   };
 
-  bool is_primary() const { return role_ == NodeRole::kPrimary; }
   // Why writes are not taken, or OK. On a replica: not_primary with the address, if known.
   absl::Status CheckWritable();
   // CheckWritable, and RESOURCE_EXHAUSTED, reason disk_full, while a write would only wait for space.
@@ -97,10 +114,12 @@ class Node final : public SourceHost, public ReplicaHost {
   bool DiskFull();
   // Why reads are not served, or OK.
   absl::Status CheckReadable();
-  // Set once a primary has started; empty on a replica, whose cluster id View() tells.
+  // Of a node that is or was a primary since it started; use it after CheckWritable.
   const ClusterId& primary_cluster_id() const { return primary_cluster_id_; }
   // nullptr on a replica, and until writes open for the first time: use it after CheckWritable.
   Sequencer* sequencer() { return role() == nullptr ? nullptr : &role()->sequencer(); }
+  // Likewise; valid as long as this node.
+  PrimaryRole* primary() { return role(); }
   // With what this node would start to pull from another one now.
   v1::PullStart DescribeStart();
   // On a primary: see PrimaryLifecycle::Recover. FAILED_PRECONDITION, reason not_primary.
@@ -110,7 +129,16 @@ class Node final : public SourceHost, public ReplicaHost {
   absl::StatusOr<bool> RequestBootstrap();
   // On a primary: see RemoveMemberRequest.
   absl::Status RemoveMember(const std::string& node_id, bool force);
+  // On a primary: see SetMinReplicasRequest. *unchanged: it was so. Returns the LSN of the record, 0 if unchanged.
+  absl::StatusOr<Lsn> SetMinReplicas(uint32_t min_replicas, bool* unchanged);
   ReplicationSource& source() { return *source_; }
+  Failover& failover() { return *failover_; }
+  // Node id of the primary that this node knows of, or itself; empty = not known.
+  std::string PrimaryNode();
+  // HOST:PORT that a replica pulls from; empty = none is known.
+  std::string UpstreamEndpoint() const { return pulling_->endpoint(); }
+  // Changes of role since the process started, oldest first.
+  std::vector<v1::RoleChange> RoleChanges();
   slots::SlotTable& slots() { return *directory_.slots; }
   // nullopt on a primary, and before Start.
   std::optional<ReplicaStatusView> ReplicaStatus();
@@ -118,7 +146,7 @@ class Node final : public SourceHost, public ReplicaHost {
   // that is more (silence is no freshness). nullopt before the first heartbeat.
   std::optional<double> StalenessSeconds();
   // Highest LSN that meets the cluster's commit level, as known here.
-  Lsn CommittedLsn();
+  Lsn CommittedLsn() override;
   // writable, streaming, ... as DESIGN 11 of the operator surface; `reason` is set when attention is needed.
   std::string State(std::string* reason);
   uint64_t expired_total() const { return role() == nullptr ? 0 : role()->expired_total(); }
@@ -140,10 +168,12 @@ class Node final : public SourceHost, public ReplicaHost {
 
   Node(const NodeConfig& config, const NodeDependencies& deps);
   void MakeLifecycle();
-  void StartReplica();
+  void MakePulling();
+  void MakeFailover();
+  void NameCluster();
   StepResult Tick();
   void SaveWatermarkWhenIdle();
-  PrimaryRole* role() const { return lifecycle_ == nullptr ? nullptr : lifecycle_->role(); }
+  PrimaryRole* role() const { return lifecycle_->role(); }
   ReplicaOptions PullOptions() const;
   absl::Status NotPrimary();
   void Fatal(const absl::Status& status);
@@ -155,10 +185,12 @@ class Node final : public SourceHost, public ReplicaHost {
   const uint64_t process_instance_;
   std::string advertised_;
   ClusterId primary_cluster_id_;
-  NodeRole role_ = NodeRole::kPrimary;
+  std::atomic<NodeRole> role_{NodeRole::kPrimary};
   DataDirectory directory_;
 
+  Mutex fence_gate_;
   Mutex mutex_;
+  std::vector<v1::RoleChange> role_changes_ TOWLINE_GUARDED_BY(mutex_);
   std::shared_ptr<LiveAdapter> live_ TOWLINE_GUARDED_BY(mutex_);
   HeartbeatLog heartbeats_ TOWLINE_GUARDED_BY(mutex_);     // of the upstream
   UpstreamPath upstream_path_ TOWLINE_GUARDED_BY(mutex_);  // as it told last
@@ -172,10 +204,9 @@ class Node final : public SourceHost, public ReplicaHost {
   int64_t watermark_since_micros_ = 0;
 
   std::unique_ptr<ReplicationSource> source_;
-  std::unique_ptr<PrimaryLifecycle> lifecycle_;  // made by Open; nullptr on a replica
-  std::unique_ptr<Upstream> upstream_;
-  std::unique_ptr<ReplicaController> controller_;
-  std::unique_ptr<Loop> controller_loop_;
+  std::unique_ptr<PrimaryLifecycle> lifecycle_;
+  std::unique_ptr<Pulling> pulling_;
+  std::unique_ptr<Failover> failover_;
   std::unique_ptr<Loop> ticker_;
 };
 

@@ -13,6 +13,7 @@ namespace towline {
 namespace {
 
 constexpr size_t kReasonTextMax = 1000;  // docs/formats/control_v1.md: recovery reason
+constexpr int64_t kBeatMicros = 100'000;
 
 std::vector<MemberInfo> Others(const NodeView& view) {
   std::vector<MemberInfo> others;
@@ -33,12 +34,17 @@ absl::Status RecoveryRequired(absl::string_view message) {
 PrimaryLifecycle::PrimaryLifecycle(LifecycleDependencies deps)
     : deps_(std::move(deps)),
       membership_(deps_.host.control(), deps_.host.environment().clock, deps_.config.members_auto_join,
-                  deps_.host.environment().on_fatal) {}
+                  deps_.host.environment().on_fatal,
+                  [this](const MemberList& list, Lsn lsn) { role()->commit().SetMembers(list, lsn); }),
+      standstill_(deps_.host.environment().clock, deps_.config.fence_pause_max_micros) {}
 
 PrimaryLifecycle::~PrimaryLifecycle() { Stop(); }
 
 absl::Status PrimaryLifecycle::Start() {
+  watch_loop_ = deps_.host.environment().executor.Start("watch", [this] { return StepWatch(); });
   const Control control = deps_.host.control().Get();
+  if (control.role != NodeRole::kPrimary) return absl::OkStatus();
+  SetPhase(Phase::kChecking, "starting", "");
   if (control.recovery == RecoveryState::kRecoveryRequired) {
     logger().Log(LogLevel::kError, "recovery_required",
                  {{"message", control.recovery_reason},
@@ -53,12 +59,19 @@ absl::Status PrimaryLifecycle::CheckPeersThenOpen() {
   const NodeView view = deps_.view();
   std::vector<MemberInfo> others = Others(view);
   if (others.empty() || deps_.config.start_peer_wait_micros == 0) return Open();
+  StartCheck(std::move(others), view);
+  return absl::OkStatus();
+}
+
+// Asks `others`; StepCheck goes on when the verdict is there.
+void PrimaryLifecycle::StartCheck(std::vector<MemberInfo> others, const NodeView& view) {
   const auto name = [](std::string* out, const MemberInfo& member) {
     absl::StrAppend(out, member.node_id, "@", member.address);
   };
   logger().Log(LogLevel::kInfo, "asking_members",
                {{"members", absl::StrJoin(others, " ", name)}, {"wait_micros", deps_.config.start_peer_wait_micros}});
   MutexLock change_lock(&change_mutex_);
+  if (stopping_.load()) return;
   {
     MutexLock lock(&mutex_);
     phase_ = Phase::kChecking;
@@ -68,8 +81,11 @@ absl::Status PrimaryLifecycle::CheckPeersThenOpen() {
                                          deps_.config.start_peer_wait_micros, deps_.ask_peer,
                                          deps_.host.environment().clock, logger());
   }
-  check_loop_ = deps_.host.environment().executor.Start("peer-check", [this] { return StepCheck(); });
-  return absl::OkStatus();
+  if (check_loop_ == nullptr) {
+    check_loop_ = deps_.host.environment().executor.Start("peer-check", [this] { return StepCheck(); });
+  } else {
+    check_loop_->Wake();
+  }
 }
 
 StepResult PrimaryLifecycle::StepCheck() {
@@ -85,31 +101,136 @@ StepResult PrimaryLifecycle::StepCheck() {
   if (!check->Step(&verdict)) return StepResult::WaitFor(check->pause_micros());
   {
     MutexLock lock(&mutex_);
-    check_.reset();
+    if (check_ == check) check_.reset();
   }
   if (!verdict.open) {
     OnStaleSelf(verdict.reason, verdict.message);
-  } else if (const absl::Status opened = Open(); !opened.ok()) {
+  } else if (const absl::Status opened = ReopenChecked(); !opened.ok()) {
     deps_.host.environment().on_fatal(opened);
   }
   return StepResult::WaitForWake();
 }
 
+// Nobody holds more: what was held is answered, or a node that has just started opens.
+absl::Status PrimaryLifecycle::ReopenChecked() {
+  PrimaryRole* held = nullptr;
+  {
+    MutexLock lock(&mutex_);
+    if (phase_ != Phase::kChecking) return absl::OkStatus();
+    if (holding_) {
+      held = role();
+      holding_ = false;
+      phase_ = Phase::kOpen;
+      reason_.clear();
+      message_.clear();
+    }
+  }
+  if (held == nullptr) return Open();
+  held->Release();
+  logger().Log(LogLevel::kInfo, "writes_open", {{"durable_lsn", deps_.host.LiveGeneration()->spool().end().lsn}});
+  return absl::OkStatus();
+}
+
 absl::Status PrimaryLifecycle::Open() {
+  MutexLock change_lock(&change_mutex_);  // a fence either comes first, or finds a role that it closes
+  if (phase() != Phase::kChecking) return absl::OkStatus();
   TOWLINE_ASSIGN_OR_RETURN(std::unique_ptr<PrimaryRole> role,
                            PrimaryRole::Open(deps_.host.environment(), deps_.config, deps_.host.control().Get(),
-                                             deps_.host.LiveGeneration()));
+                                             deps_.host.LiveGeneration(), &standstill_));
+  return Publish(std::move(role));
+}
+
+absl::Status PrimaryLifecycle::Publish(std::unique_ptr<PrimaryRole> role) {
   {
     MutexLock lock(&mutex_);
     if (condemned_ || stopping_.load()) return absl::OkStatus();  // shown to be stale at the last moment
     role_view_.store(role.get(), std::memory_order_release);
     roles_.push_back(std::move(role));
     phase_ = Phase::kOpen;
+    holding_ = false;
     reason_.clear();
     message_.clear();
   }
   logger().Log(LogLevel::kInfo, "writes_open", {{"durable_lsn", deps_.host.LiveGeneration()->spool().end().lsn}});
   return absl::OkStatus();
+}
+
+absl::Status PrimaryLifecycle::OpenTerm(const Control& control, const std::function<absl::Status()>& save) {
+  MutexLock change_lock(&change_mutex_);
+  absl::StatusOr<std::unique_ptr<PrimaryRole>> role =
+      PrimaryRole::Open(deps_.host.environment(), deps_.config, control, deps_.host.LiveGeneration(), &standstill_);
+  if (absl::IsResourceExhausted(role.status())) return role.status();
+  absl::Status saved = role.ok() ? save() : role.status();
+  if (!saved.ok()) {
+    deps_.host.environment().on_fatal(saved);
+    return saved;
+  }
+  {
+    MutexLock lock(&mutex_);
+    condemned_ = false;  // by what was shown to the term before
+    phase_ = Phase::kChecking;
+  }
+  return Publish(*std::move(role));
+}
+
+absl::Status PrimaryLifecycle::Pause(const absl::Status& status) {
+  MutexLock lock(&mutex_);
+  if (phase_ != Phase::kOpen) {
+    return MakeError(absl::StatusCode::kFailedPrecondition, "not_primary", "this node takes no writes now",
+                     "look at its status");
+  }
+  phase_ = Phase::kPaused;
+  paused_ = status;
+  reason_ = GetErrorInfo(status).reason;
+  role()->Pause(status);
+  return absl::OkStatus();
+}
+
+void PrimaryLifecycle::Resume() {
+  MutexLock lock(&mutex_);
+  if (role() != nullptr) role()->Unpause();
+  if (phase_ != Phase::kPaused) return;
+  phase_ = Phase::kOpen;
+  reason_.clear();
+}
+
+bool PrimaryLifecycle::drained() const { return role() == nullptr || role()->drained(); }
+
+void PrimaryLifecycle::Close(const absl::Status& status) {
+  MutexLock change_lock(&change_mutex_);
+  {
+    MutexLock lock(&mutex_);
+    phase_ = Phase::kInactive;
+    holding_ = false;
+    condemned_ = false;
+    reason_.clear();
+    message_.clear();
+    check_.reset();
+  }
+  if (role() != nullptr) role()->Close(status);
+}
+
+// --- Standing still ---
+
+StepResult PrimaryLifecycle::StepWatch() {
+  if (const int64_t still = standstill_.Beat(); still > 0) AskAgain(still);
+  return StepResult::WaitFor(kBeatMicros);
+}
+
+// Others may have promoted somebody meanwhile: nothing is written or answered until they were asked.
+void PrimaryLifecycle::AskAgain(int64_t still_micros) {
+  const NodeView view = deps_.view();
+  std::vector<MemberInfo> others = Others(view);
+  const bool asks = !others.empty() && deps_.config.start_peer_wait_micros != 0;
+  {
+    MutexLock lock(&mutex_);
+    if (phase_ != Phase::kOpen && phase_ != Phase::kPaused) return;
+    holding_ = asks;
+    if (asks) role()->Hold();
+  }
+  if (!asks) return role()->Release();
+  logger().Log(LogLevel::kWarning, "stood_still", {{"milliseconds", still_micros / 1000}});
+  StartCheck(std::move(others), view);
 }
 
 void PrimaryLifecycle::OnAttached(const MemberInfo& member) {
@@ -121,7 +242,7 @@ void PrimaryLifecycle::OnAttached(const MemberInfo& member) {
 void PrimaryLifecycle::OnStaleSelf(absl::string_view reason, absl::string_view message) {
   {
     MutexLock lock(&mutex_);
-    if (phase_ == Phase::kRecoveryRequired || phase_ == Phase::kRecovering) return;
+    if (phase_ == Phase::kInactive || phase_ == Phase::kRecoveryRequired || phase_ == Phase::kRecovering) return;
     const bool ahead = reason == "replica_ahead";
     if (phase_ == Phase::kReadOnly && !ahead) return;
     phase_ = ahead ? Phase::kRecoveryRequired : Phase::kReadOnly;
@@ -137,27 +258,29 @@ absl::Status PrimaryLifecycle::Tick() {
   if (phase() != Phase::kOpen) return absl::OkStatus();
   membership_.Submit(deps_.self(), role()->sequencer());
   role()->sink().LookForSpace();
+  role()->Tick();
   return absl::OkStatus();
 }
 
 // Ends the loops of a role that must not write any more, and keeps the reason where a restart finds it.
 absl::Status PrimaryLifecycle::Condemn() {
-  MutexLock change_lock(&change_mutex_);
+  std::string reason;
   std::string message;
   bool ahead = false;
   {
     MutexLock lock(&mutex_);
     if (!condemned_) return absl::OkStatus();
+    reason = reason_;
     message = message_;
     ahead = phase_ == Phase::kRecoveryRequired;
   }
-  if (ahead) {
-    TOWLINE_RETURN_IF_ERROR(deps_.host.control().Update(/*both=*/true, [&message](Control& control) {
-      control.recovery = RecoveryState::kRecoveryRequired;
-      control.recovery_reason = message;
-    }));
-  }
-  if (role() != nullptr) role()->Stop();
+  if (!ahead) return deps_.step_down(reason, message);  // closes
+  MutexLock change_lock(&change_mutex_);
+  TOWLINE_RETURN_IF_ERROR(deps_.host.control().Update(/*both=*/true, [&message](Control& control) {
+    control.recovery = RecoveryState::kRecoveryRequired;
+    control.recovery_reason = message;
+  }));
+  if (role() != nullptr) role()->Close(RecoveryRequired(message));
   MutexLock lock(&mutex_);
   condemned_ = false;
   return absl::OkStatus();
@@ -174,6 +297,7 @@ void PrimaryLifecycle::Stop() {
     MutexLock change_lock(&change_mutex_);
     loop = std::move(check_loop_);
   }
+  if (watch_loop_ != nullptr) watch_loop_->Stop();
   if (loop != nullptr) loop->Stop();
   if (role() != nullptr) role()->Stop();
 }
@@ -183,6 +307,10 @@ absl::Status PrimaryLifecycle::CheckOpen() const {
   switch (phase_) {
     case Phase::kOpen:
       return absl::OkStatus();
+    case Phase::kInactive:
+      return MakeError(absl::StatusCode::kFailedPrecondition, "not_primary", "this node is not the primary", "");
+    case Phase::kPaused:
+      return paused_;
     case Phase::kChecking:
       return MakeError(absl::StatusCode::kUnavailable, reason_,
                        absl::StrCat("this primary takes no writes yet", message_.empty() ? "" : ": ", message_),

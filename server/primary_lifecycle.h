@@ -1,5 +1,5 @@
 // When a primary takes writes: after its peers were asked, until somebody shows that it must not, and again after a
-// recovery.
+// recovery or a promotion. On a replica it is inactive.
 
 #ifndef TOWLINE_SERVER_PRIMARY_LIFECYCLE_H_
 #define TOWLINE_SERVER_PRIMARY_LIFECYCLE_H_
@@ -34,14 +34,18 @@ struct LifecycleDependencies {
   std::function<ReplicaOptions()> pull_options;
   std::function<std::unique_ptr<Upstream>(const std::string& endpoint)> make_upstream;
   AskPeer ask_peer;
+  // Somebody has shown a higher term: the node becomes a replica. Called from Tick. An error is fatal.
+  std::function<absl::Status(const std::string& reason, const std::string& message)> step_down;
 };
 
 // Threads: all methods from any thread, but Start, Tick and Stop from one each.
 class PrimaryLifecycle {
  public:
   enum class Phase {
-    kChecking,          // peers are asked; no writes yet
+    kInactive,          // a replica
+    kChecking,          // peers are asked; no writes, and no answers, yet
     kOpen,              // takes writes
+    kPaused,            // hands over; no new writes
     kReadOnly,          // somebody has shown a higher term
     kRecoveryRequired,  // somebody holds records that this node has lost; kept in control
     kRecovering,        // Recover runs
@@ -50,8 +54,26 @@ class PrimaryLifecycle {
   explicit PrimaryLifecycle(LifecycleDependencies deps);
   ~PrimaryLifecycle();
 
-  // Opens at once if there is nobody to ask, else starts to ask; stays closed if control says RECOVERY_REQUIRED.
+  // On a primary: opens at once if there is nobody to ask, else starts to ask; stays closed if control says
+  // RECOVERY_REQUIRED. On a replica it only watches the time.
   absl::Status Start();
+
+  // A replica has become the primary: writes the TERM_START of the newest term of `control`, calls `save`, which makes
+  // that control durable, and opens. RESOURCE_EXHAUSTED: nothing was written. Other errors are fatal for the node.
+  absl::Status OpenTerm(const Control& control, const std::function<absl::Status()>& save)
+      TOWLINE_EXCLUDES(mutex_, change_mutex_);
+
+  // Refuses new writes with `status`, which says that they are not in the log; what was taken goes on.
+  // FAILED_PRECONDITION or UNAVAILABLE, as CheckOpen, if it does not take writes anyway.
+  absl::Status Pause(const absl::Status& status) TOWLINE_EXCLUDES(mutex_);
+  // Takes writes again, if it is still paused.
+  void Resume() TOWLINE_EXCLUDES(mutex_);
+  // Whether everything that was taken is answered.
+  bool drained() const;
+
+  // Another node may be the primary: from now on nothing is appended and nothing answered but with `status`. The phase
+  // is kInactive afterwards.
+  void Close(const absl::Status& status) TOWLINE_EXCLUDES(mutex_, change_mutex_);
 
   // Closes what OnStaleSelf has condemned, submits Members records. Call it every few hundredths of a second.
   absl::Status Tick();
@@ -84,6 +106,11 @@ class PrimaryLifecycle {
   absl::Status Open() TOWLINE_EXCLUDES(mutex_);
   absl::Status CheckPeersThenOpen() TOWLINE_EXCLUDES(mutex_);
   StepResult StepCheck();
+  StepResult StepWatch();
+  void AskAgain(int64_t still_micros) TOWLINE_EXCLUDES(mutex_, change_mutex_);
+  void StartCheck(std::vector<MemberInfo> others, const NodeView& view) TOWLINE_EXCLUDES(mutex_, change_mutex_);
+  absl::Status ReopenChecked() TOWLINE_EXCLUDES(mutex_);
+  absl::Status Publish(std::unique_ptr<PrimaryRole> role) TOWLINE_EXCLUDES(mutex_);
   absl::Status Condemn() TOWLINE_EXCLUDES(mutex_, change_mutex_);
   absl::Status Fetch(const std::string& endpoint);
   absl::StatusOr<std::string> EndpointOf(const std::string& from) const;
@@ -97,15 +124,20 @@ class PrimaryLifecycle {
 
   mutable Mutex mutex_;
   std::vector<std::unique_ptr<PrimaryRole>> roles_ TOWLINE_GUARDED_BY(mutex_);  // all but the last are stopped
-  Phase phase_ TOWLINE_GUARDED_BY(mutex_) = Phase::kChecking;
-  std::string reason_ TOWLINE_GUARDED_BY(mutex_) = "starting";
+  Phase phase_ TOWLINE_GUARDED_BY(mutex_) = Phase::kInactive;
+  std::string reason_ TOWLINE_GUARDED_BY(mutex_);
   std::string message_ TOWLINE_GUARDED_BY(mutex_);
+  absl::Status paused_ TOWLINE_GUARDED_BY(mutex_);     // what writers are told in phase kPaused
+  bool holding_ TOWLINE_GUARDED_BY(mutex_) = false;    // an open role stood still, and holds its answers
   bool condemned_ TOWLINE_GUARDED_BY(mutex_) = false;  // the role is still to be stopped
   std::shared_ptr<PeerCheck> check_ TOWLINE_GUARDED_BY(mutex_);
 
   Mutex recovery_mutex_;  // held while a recovery runs; locked before the others
   Mutex change_mutex_;    // one change of roles at a time; locked before mutex_
   std::unique_ptr<Loop> check_loop_ TOWLINE_GUARDED_BY(change_mutex_);
+
+  Standstill standstill_;
+  std::unique_ptr<Loop> watch_loop_;  // beats; made by Start
 };
 
 }  // namespace towline

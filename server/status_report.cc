@@ -144,7 +144,7 @@ void FillSnapshotSend(const SnapshotSend& send, v1::SnapshotSendStatus* out) {
 }
 
 void FillReplicaSide(Node& node, const ReplicaStatusView& status, v1::GetStatusResponse* out) {
-  out->mutable_upstream()->set_endpoint(node.config().upstream);
+  out->mutable_upstream()->set_endpoint(node.UpstreamEndpoint());
   out->mutable_upstream()->set_state(status.upstream_state);
   out->mutable_upstream()->set_message(status.message);
   if (!status.bootstrap) return;
@@ -235,6 +235,11 @@ void FillStatus(Node& node, v1::GetStatusResponse* out) {
   out->set_version(kVersion);
   out->set_uptime_seconds(static_cast<double>(node.clock().MonotonicMicros() - node.started_micros()) / 1e6);
   out->set_record_bytes_max(node.config().limits_record_bytes);
+  const Control control = node.control().Get();
+  out->set_promised_term(control.promised_term);
+  out->set_promised_candidate(control.promised_candidate);
+  out->set_min_replicas(control.members.min_replicas);
+  for (v1::RoleChange& change : node.RoleChanges()) out->add_role_changes()->Swap(&change);
   if (const Forecast forecast = node.source().ForecastNode(); forecast.disk) {
     FillDisk(*forecast.disk, node.config(), out->mutable_disk());
   }
@@ -245,12 +250,11 @@ void FillTopology(Node& node, v1::GetTopologyResponse* out) {
   out->set_cluster_id(view.cluster_id);
   out->set_term(view.term);
   out->set_primary_address(view.primary_address);
-  if (view.is_primary) out->set_primary_node_id(view.node_id);
+  out->set_primary_node_id(node.PrimaryNode());
   for (const MemberInfo& member : view.members.members) {
     FillMember(member, out->add_members());
-    if (!view.is_primary && !view.primary_address.empty() && member.address == view.primary_address) {
-      out->set_primary_node_id(member.node_id);
-    }
+    const bool is_it = !view.primary_address.empty() && member.address == view.primary_address;
+    if (out->primary_node_id().empty() && is_it) out->set_primary_node_id(member.node_id);
   }
 }
 

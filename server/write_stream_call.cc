@@ -1,6 +1,8 @@
 #include "server/write_stream_call.h"
 
+#include <algorithm>
 #include <google/protobuf/arena.h>
+#include <map>
 #include <memory>
 #include <string>
 #include <utility>
@@ -11,6 +13,7 @@
 #include "common/error.h"
 #include "common/history.h"
 #include "primary/write_intake.h"
+#include "server/durability.h"
 #include "server/position_proto.h"
 
 namespace towline {
@@ -42,9 +45,10 @@ class WriteStreamCall final : public BidiCall<v1::WriteStreamRequest, v1::WriteS
     self_.reset(this);
     const absl::Status writable = node_.CheckWritable();
     if (!writable.ok()) {
-      End(writable);
+      End(WithOutcome(writable, "not_logged"));
       return;
     }
+    role_ = node_.primary();
     ReadNext();
   }
 
@@ -58,15 +62,18 @@ class WriteStreamCall final : public BidiCall<v1::WriteStreamRequest, v1::WriteS
   void OnDone() override { self_.reset(); }
 
   absl::Status CheckMessage(const v1::WriteStreamRequest& message);
+  void Admit(std::unique_ptr<Job> job);
   void Submit(std::unique_ptr<WriteJob> job);
+  static void Refuse(std::unique_ptr<WriteJob> job, const absl::Status& status);
   void OnJobDone(std::unique_ptr<Job> job);
-  void Take(const Job& job);
+  void Take(std::shared_ptr<Job> job);
   void ReadNext();
   void Answer();
   void MaybeFinish();
   void End(const absl::Status& status);
 
   Node& node_;
+  PrimaryRole* role_ = nullptr;  // that took the stream
   std::shared_ptr<WriteStreamCall> self_;  // from the first event to the last
 
   std::unique_ptr<Job> reading_;
@@ -76,6 +83,9 @@ class WriteStreamCall final : public BidiCall<v1::WriteStreamRequest, v1::WriteS
   bool finished_ = false;
   absl::Status failure_;
   uint64_t next_sequence_ = 1;
+  uint64_t next_report_ = 1;  // first sequence of the message that is to be reported next
+  // Messages that wait for earlier ones, which have another commit level, by first sequence.
+  std::map<uint64_t, std::shared_ptr<Job>> done_;
   int in_flight_ = 0;
   uint64_t in_flight_bytes_ = 0;
   bool waiting_for_space_ = false;
@@ -86,7 +96,7 @@ class WriteStreamCall final : public BidiCall<v1::WriteStreamRequest, v1::WriteS
 };
 
 // One message of the stream. Owns it, because the records' views point into it.
-class WriteStreamCall::Job final : public WriteJob {
+class WriteStreamCall::Job final : public WriteJob, public CommitWaiter {
  public:
   explicit Job(std::shared_ptr<WriteStreamCall> call)
       : call_(std::move(call)), message_(google::protobuf::Arena::CreateMessage<v1::WriteStreamRequest>(&arena_)) {}
@@ -94,19 +104,23 @@ class WriteStreamCall::Job final : public WriteJob {
   v1::WriteStreamRequest* message() { return message_; }
 
   // Turns the elements into records; invalid ones are refused here.
-  void Build(Node& node) {
+  void Build(Node& node, const CommitTracker& commit) {
+    const auto level = ResolveLevel(commit, message_->has_durability() ? &message_->durability() : nullptr);
+    if (level.ok()) level_ = *level;
     const uint64_t now_ms = static_cast<uint64_t>(node.clock().WallMicros()) / 1000;
     records.reserve(static_cast<size_t>(message_->elements_size()));
     sequences_.reserve(static_cast<size_t>(message_->elements_size()));
     uint64_t sequence = message_->first_sequence();
     for (const v1::WriteRequest& element : message_->elements()) {
       WriteRecord record;
-      const absl::Status status = BuildWriteRecord(element, now_ms, node.config().limits_record_bytes, &record);
+      absl::Status status = level.status();
+      if (status.ok() && element.has_durability()) status = ElementWithLevel();
+      if (status.ok()) status = BuildWriteRecord(element, now_ms, node.config().limits_record_bytes, &record);
       if (status.ok()) {
         records.push_back(std::move(record));
         sequences_.push_back(sequence);
       } else {
-        invalid_.emplace_back(sequence, status);
+        invalid_.emplace_back(sequence, WithOutcome(status, "not_logged"));
       }
       ++sequence;
     }
@@ -114,13 +128,30 @@ class WriteStreamCall::Job final : public WriteJob {
     message_bytes_ = message_->ByteSizeLong();
   }
 
+  // Durable and applied here, or refused: what was written waits for its level.
   void OnDone(std::unique_ptr<WriteJob> self) override {
+    std::unique_ptr<Job> job(static_cast<Job*>(self.release()));
+    Lsn first = 0;
+    Lsn last = 0;
+    for (const WriteRecord& record : records) {
+      if (!record.outcome.status.ok()) continue;
+      const Lsn lsn = record.outcome.position.lsn;
+      first = first == 0 ? lsn : std::min(first, lsn);
+      last = std::max(last, lsn);
+    }
+    WriteStreamCall& call = *call_;
+    if (last == 0) return call.OnJobDone(std::move(job));
+    call.role_->commit().Await(first, last, level_, bytes, std::move(job));
+  }
+
+  void OnCommit(std::unique_ptr<CommitWaiter> self, const CommitResult& result) override {
+    result_ = result;
     WriteStreamCall& call = *call_;
     call.OnJobDone(std::unique_ptr<Job>(static_cast<Job*>(self.release())));
   }
 
   // Adds what became of the elements. `position` gets the last record written.
-  void Report(Node& node, v1::WriteStreamResponse* answer) const {
+  void Report(Node& node, const CommitTracker& commit, v1::WriteStreamResponse* answer) const {
     answer->set_acked_sequence(last_sequence_);
     size_t next_invalid = 0;
     const WriteOutcome* last_written = nullptr;
@@ -128,11 +159,12 @@ class WriteStreamCall::Job final : public WriteJob {
       for (; next_invalid < invalid_.size() && invalid_[next_invalid].first < sequences_[i]; ++next_invalid) {
         FillRefused(invalid_[next_invalid].first, invalid_[next_invalid].second, answer->add_refused());
       }
-      if (records[i].outcome.status.ok()) {
-        last_written = &records[i].outcome;
-      } else {
-        FillRefused(sequences_[i], records[i].outcome.status, answer->add_refused());
+      if (!records[i].outcome.status.ok()) {
+        FillRefused(sequences_[i], ErrorOf(records[i]), answer->add_refused());
+        continue;
       }
+      last_written = &records[i].outcome;
+      if (result_.end != CommitResult::End::kReached) ReportLower(node, commit, i, answer);
     }
     for (; next_invalid < invalid_.size(); ++next_invalid) {
       FillRefused(invalid_[next_invalid].first, invalid_[next_invalid].second, answer->add_refused());
@@ -142,11 +174,39 @@ class WriteStreamCall::Job final : public WriteJob {
   }
 
   uint64_t message_bytes() const { return message_bytes_; }
+  uint64_t first_sequence() const { return message_->first_sequence(); }
+  uint64_t last_sequence() const { return last_sequence_; }
 
  private:
+  static absl::Status ElementWithLevel() {
+    return MakeError(absl::StatusCode::kInvalidArgument, "invalid_durability",
+                     "an element of a stream has a commit level of its own", "set it in the message, for all of them");
+  }
+
+  // A record that is durable here, of a message that has not wholly reached its level.
+  void ReportLower(Node& node, const CommitTracker& commit, size_t i, v1::WriteStreamResponse* answer) const {
+    const AchievedLevel achieved = commit.AchievedAt(records[i].outcome.position.lsn, level_);
+    if (achieved.reached) return;
+    const uint64_t sequence = sequences_[i];
+    if (result_.end == CommitResult::End::kClosed || level_.on_timeout == OnCommitTimeout::kFail) {
+      v1::Position position;
+      FillOutcomePosition(node, records[i].outcome, &position);
+      FillRefused(sequence, NotReached(result_, achieved, level_, position), answer->add_refused());
+      return;
+    }
+    const int ranges = answer->degraded_size();
+    const bool follows = ranges > 0 && answer->degraded(ranges - 1).last_sequence() + 1 == sequence;
+    v1::DegradedElements* const range = follows ? answer->mutable_degraded(ranges - 1) : answer->add_degraded();
+    if (!follows) range->set_first_sequence(sequence);
+    range->set_last_sequence(sequence);
+    FillAchieved(achieved, range->mutable_achieved());
+  }
+
   const std::shared_ptr<WriteStreamCall> call_;
   google::protobuf::Arena arena_;
   v1::WriteStreamRequest* const message_;
+  CommitLevel level_;
+  CommitResult result_;
   std::vector<uint64_t> sequences_;  // of records
   std::vector<std::pair<uint64_t, absl::Status>> invalid_;
   uint64_t last_sequence_ = 0;
@@ -165,9 +225,9 @@ void WriteStreamCall::OnReadDone(bool ok) {
   }
   ++in_flight_;
   next_sequence_ += static_cast<uint64_t>(job->message()->elements_size());
-  job->Build(node_);
+  job->Build(node_, role_->commit());
   in_flight_bytes_ += job->message_bytes();
-  Submit(std::move(job));
+  Admit(std::move(job));
 }
 
 absl::Status WriteStreamCall::CheckMessage(const v1::WriteStreamRequest& message) {
@@ -182,8 +242,35 @@ absl::Status WriteStreamCall::CheckMessage(const v1::WriteStreamRequest& message
   return absl::OkStatus();
 }
 
+// Hands a message on, now or when flow control lets it; no further one is read meanwhile.
+void WriteStreamCall::Admit(std::unique_ptr<Job> job) {
+  absl::Status refused;
+  const auto resume = [this, &job]() -> FlowControl::Resume {
+    waiting_for_space_ = true;
+    const auto waiting = std::make_shared<std::unique_ptr<WriteJob>>(std::move(job));
+    // `waiting` holds the job, which holds this call.
+    return [this, waiting](const absl::Status& status) {
+      queue().Post([this, waiting, status] {
+        waiting_for_space_ = false;
+        if (status.ok()) return Submit(std::move(*waiting));
+        ReadNext();
+        Refuse(std::move(*waiting), status);
+      });
+    };
+  };
+  switch (role_->flow().Admit(job->message_bytes(), resume, &refused)) {
+    case FlowControl::Admission::kGo:
+      return Submit(std::move(job));
+    case FlowControl::Admission::kWait:
+      return;
+    case FlowControl::Admission::kRefused:
+      ReadNext();
+      return Refuse(std::move(job), refused);
+  }
+}
+
 void WriteStreamCall::Submit(std::unique_ptr<WriteJob> job) {
-  const absl::Status status = node_.sequencer()->Submit(&job, Sequencer::Wake::kAtKick);
+  const absl::Status status = role_->sequencer().Submit(&job, Sequencer::Wake::kAtKick);
   if (status.ok()) {
     ReadNext();
     return;
@@ -193,7 +280,7 @@ void WriteStreamCall::Submit(std::unique_ptr<WriteJob> job) {
     waiting_for_space_ = true;
     auto waiting = std::make_shared<std::unique_ptr<WriteJob>>(std::move(job));
     // `waiting` holds the job, which holds this call.
-    node_.sequencer()->NotifySpace([this, waiting] {
+    role_->sequencer().NotifySpace([this, waiting] {
       queue().Post([this, waiting] {
         waiting_for_space_ = false;
         Submit(std::move(*waiting));
@@ -201,6 +288,10 @@ void WriteStreamCall::Submit(std::unique_ptr<WriteJob> job) {
     });
     return;
   }
+  Refuse(std::move(job), status);
+}
+
+void WriteStreamCall::Refuse(std::unique_ptr<WriteJob> job, const absl::Status& status) {
   for (WriteRecord& record : job->records) record.outcome.status = status;
   WriteJob* const raw = job.get();
   raw->OnDone(std::move(job));
@@ -208,20 +299,24 @@ void WriteStreamCall::Submit(std::unique_ptr<WriteJob> job) {
 
 // From any thread.
 void WriteStreamCall::OnJobDone(std::unique_ptr<Job> job) {
-  if (!queue().OnThread()) {
-    // std::function copies what it holds.
-    const std::shared_ptr<Job> done = std::move(job);
-    queue().Post([this, done] { Take(*done); });
-    return;
-  }
-  Take(*job);
+  // std::function copies what it holds.
+  std::shared_ptr<Job> done = std::move(job);
+  if (queue().OnThread()) return Take(std::move(done));
+  queue().Post([this, done] { Take(done); });
 }
 
-void WriteStreamCall::Take(const Job& job) {
+// Answers are cumulative, so a message waits until those before it are answered.
+void WriteStreamCall::Take(std::shared_ptr<Job> job) {
   --in_flight_;
-  in_flight_bytes_ -= job.message_bytes();
-  job.Report(node_, &next_answer_);
-  answer_due_ = true;
+  in_flight_bytes_ -= job->message_bytes();
+  const std::shared_ptr<WriteStreamCall> self = self_;  // the jobs that go away may be the last to hold it
+  done_.emplace(job->first_sequence(), std::move(job));
+  for (auto next = done_.find(next_report_); next != done_.end(); next = done_.find(next_report_)) {
+    next->second->Report(node_, role_->commit(), &next_answer_);
+    next_report_ = next->second->last_sequence() + 1;
+    done_.erase(next);
+    answer_due_ = true;
+  }
   Answer();
   ReadNext();
   MaybeFinish();

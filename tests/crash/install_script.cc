@@ -107,6 +107,7 @@ class Script : public ReplicaHost {
   void OnSlotCopies(const slots::SlotCopies&) override {}
   void OnUpstreamPath(const UpstreamPath&) override {}
   const GenerationEnvironment& environment() override { return env_; }
+  Mutex& fence_gate() override { return gate_; }
 
  private:
   absl::Status Open();
@@ -130,6 +131,7 @@ class Script : public ReplicaHost {
   FakeUpstream upstream_{&clock_};
   std::deque<v1::FetchSnapshotResponse> to_send_;  // of the newest snapshot stream
   bool cut_ = false;                               // behind that
+  Mutex gate_;
 };
 
 int Script::Fail(int code, const std::string& what) {

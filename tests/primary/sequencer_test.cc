@@ -256,6 +256,81 @@ TEST_F(SequencerTest, AStopDoesNotWaitForAStuckStore) {
   EXPECT_THAT(outcomes_[put].value().status.message(), ::testing::HasSubstr("at LSN 1"));
 }
 
+TEST_F(SequencerTest, NothingIsAnsweredWhileItIsHeld) {
+  sequencer_->Hold();
+  const size_t put = Submit(Put("a", "1"));
+  executor_.RunUntilIdle();
+  EXPECT_EQ(sink_->End().lsn, 1u) << "the log goes on";
+  EXPECT_FALSE(outcomes_[put].has_value());
+  EXPECT_FALSE(sequencer_->idle());
+  sequencer_->Release();
+  EXPECT_THAT(outcomes_[put].value().status, IsOk());
+  EXPECT_TRUE(sequencer_->idle());
+}
+
+TEST_F(SequencerTest, WhatIsClosedSaysWhetherItIsInTheLog) {
+  const absl::Status stale = MakeError(absl::StatusCode::kFailedPrecondition, "stale_primary", "term 4 is promised");
+  sink_->Hold();
+  const size_t logged = Submit(Put("a", "1"));
+  executor_.RunUntilIdle();
+  const size_t queued = Submit(Put("b", "2"));
+  sequencer_->Close(stale);
+  EXPECT_THAT(outcomes_[queued].value().status, ReasonIs("stale_primary"));
+  EXPECT_EQ(GetErrorInfo(outcomes_[queued].value().status).metadata.at("outcome"), "not_logged");
+  EXPECT_FALSE(outcomes_[logged].has_value());
+  sink_->Release();
+  const ErrorInfo info = GetErrorInfo(outcomes_[logged].value().status);
+  EXPECT_EQ(info.reason, "stale_primary");
+  EXPECT_EQ(info.metadata.at("outcome"), "unknown");
+  EXPECT_EQ(info.metadata.at("lsn"), "1");
+  EXPECT_EQ(sink_->End().lsn, 1u);
+
+  std::unique_ptr<WriteJob> late = std::make_unique<TestJob>(Put("c", "3"), NowMs(), &outcomes_.emplace_back());
+  EXPECT_THAT(sequencer_->Submit(&late), ReasonIs("stale_primary"));
+}
+
+TEST_F(SequencerTest, WhatIsHeldWhenItIsClosedIsNotAcknowledged) {
+  sequencer_->Hold();
+  const size_t put = Submit(Put("a", "1"));
+  executor_.RunUntilIdle();
+  sequencer_->Close(MakeError(absl::StatusCode::kFailedPrecondition, "stale_primary", "term 4 is promised"));
+  EXPECT_EQ(GetErrorInfo(outcomes_[put].value().status).metadata.at("outcome"), "unknown");
+}
+
+TEST_F(SequencerTest, APauseRefusesNewWritesOnly) {
+  sink_->Hold();
+  const size_t put = Submit(Put("a", "1"));
+  sequencer_->Pause(MakeError(absl::StatusCode::kUnavailable, "switchover", "the primary hands over"));
+  std::unique_ptr<WriteJob> refused = std::make_unique<TestJob>(Put("b", "2"), NowMs(), &outcomes_.emplace_back());
+  const absl::Status status = sequencer_->Submit(&refused);
+  EXPECT_THAT(status, ReasonIs("switchover"));
+  EXPECT_EQ(GetErrorInfo(status).metadata.at("outcome"), "not_logged");
+  executor_.RunUntilIdle();
+  sink_->Release();
+  EXPECT_THAT(outcomes_[put].value().status, IsOk());
+  sequencer_->Unpause();
+  EXPECT_THAT(Write(Put("c", "3")).status, IsOk());
+}
+
+TEST_F(SequencerTest, AnswersAfterAStandstillAreHeld) {
+  Standstill standstill(clock_, 1'000'000);
+  SequencerOptions options;
+  options.standstill = &standstill;
+  MakeSequencer(options);
+  EXPECT_THAT(Write(Put("a", "1")).status, IsOk());
+  clock_.Suspend(1'000'001);
+  const size_t put = Submit(Put("b", "2"));
+  executor_.RunUntilIdle();
+  EXPECT_FALSE(outcomes_[put].has_value());
+  EXPECT_GT(standstill.Beat(), 1'000'000);
+  EXPECT_EQ(standstill.Beat(), 0);
+  sequencer_->Release();
+  EXPECT_THAT(outcomes_[put].value().status, IsOk());
+  sequencer_->Stop();
+  sequencer_.reset();
+  MakeSequencer({});
+}
+
 TEST_F(SequencerTest, ConditionsSeeRecordsThatAreNotAppliedYet) {
   sink_->Hold();
   Submit(Put("a", "1"));

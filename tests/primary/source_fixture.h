@@ -61,6 +61,15 @@ class FakeHost : public SourceHost {
     MutexLock lock(&mutex_);
     attached.push_back(member);
   }
+  void OnReplicaAck(const ReplicaAck& ack) override {
+    MutexLock lock(&mutex_);
+    acks.push_back(ack);
+  }
+  void OnReplicaGone(const std::string& node_id, uint64_t /*session_id*/) override {
+    MutexLock lock(&mutex_);
+    gone.push_back(node_id);
+  }
+  Lsn CommittedLsn() override { return live == nullptr ? 0 : live->spool().end().lsn; }
   void OnStaleSelf(absl::string_view reason, absl::string_view message) override {
     MutexLock lock(&mutex_);
     stale.emplace_back(std::string(reason), std::string(message));
@@ -69,6 +78,8 @@ class FakeHost : public SourceHost {
   NodeView view;
   std::shared_ptr<LogAndState> live;
   std::vector<MemberInfo> attached;
+  std::vector<ReplicaAck> acks;   // that count
+  std::vector<std::string> gone;  // whose session is over
   std::vector<std::pair<std::string, std::string>> stale;
 
  private:

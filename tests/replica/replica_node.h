@@ -69,6 +69,7 @@ class ReplicaNode : public ReplicaHost {
   void OnSlotCopies(const slots::SlotCopies& told) override { copies.push_back(told); }
   void OnUpstreamPath(const UpstreamPath& path) override { paths.push_back(path); }
   const GenerationEnvironment& environment() override { return *env; }
+  Mutex& fence_gate() override { return gate; }
 
   std::unique_ptr<SimFileSystem> own_fs;
   SimFileSystem& fs;
@@ -87,6 +88,7 @@ class ReplicaNode : public ReplicaHost {
   std::vector<UpstreamPath> paths;
   std::vector<absl::Status> fatal;
   std::unique_ptr<ReplicaController> controller;
+  Mutex gate;
 };
 
 }  // namespace towline::test

@@ -53,6 +53,7 @@ class ThreadedHost : public ReplicaHost {
   void OnSlotCopies(const slots::SlotCopies&) override {}
   void OnUpstreamPath(const UpstreamPath&) override {}
   const GenerationEnvironment& environment() override { return env_; }
+  Mutex& fence_gate() override { return gate_; }
   Executor& executor() { return *executor_; }
   int heartbeats() const { return heartbeats_.load(); }
 
@@ -65,6 +66,7 @@ class ThreadedHost : public ReplicaHost {
   std::atomic<int> heartbeats_{0};
   Mutex mutex_;
   std::shared_ptr<Generation> live_ TOWLINE_GUARDED_BY(mutex_);
+  Mutex gate_;
 };
 
 // Feeds a log to whoever pulls, in small messages, and breaks the stream after every 500 records.

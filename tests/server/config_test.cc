@@ -66,7 +66,8 @@ TEST_F(ConfigTest, DefaultsAreThoseOfTheContract) {
 }
 
 TEST_F(ConfigTest, FlagWinsOverEnvironmentWinsOverFile) {
-  const std::string file = WriteFile("[wal]\nsegment_bytes = \"1MiB\"\nkeep_bytes = \"2MiB\"\nqueue_bytes = \"3MiB\"\n");
+  const std::string file =
+      WriteFile("[wal]\nsegment_bytes = \"1MiB\"\nkeep_bytes = \"2MiB\"\nqueue_bytes = \"3MiB\"\n");
   SetEnvironment("TOWLINE_WAL_KEEP_BYTES", "4MiB");
   SetEnvironment("TOWLINE_WAL_QUEUE_BYTES", "5MiB");
   const Invocation invocation = Primary({"--config", file, "--wal.queue_bytes", "6MiB"});
@@ -108,8 +109,8 @@ TEST_F(ConfigTest, MissingAndContradictingFlagsAreErrors) {
   ExpectUsageError(Parse({"replica", "--data-dir", "d", "--node-id", "r1"}));
   ExpectUsageError(Primary({"--upstream", "127.0.0.1:7700"}));
   ExpectUsageError(Primary({"--listen", "127.0.0.1:1", "--http", "127.0.0.1:1"}));
-  ExpectUsageError(Parse({"replica", "--data-dir", "d", "--node-id", "r1", "--listen", "127.0.0.1:7700", "--upstream",
-                          "127.0.0.1:7700"}));
+  ExpectUsageError(Parse(
+      {"replica", "--data-dir", "d", "--node-id", "r1", "--listen", "127.0.0.1:7700", "--upstream", "127.0.0.1:7700"}));
 }
 
 TEST_F(ConfigTest, OnlyLoopbackWithoutInsecure) {

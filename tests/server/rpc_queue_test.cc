@@ -2,17 +2,17 @@
 
 #include "server/rpc_queue.h"
 
-#include <grpcpp/grpcpp.h>
-
 #include <atomic>
 #include <chrono>
 #include <functional>
+#include <grpcpp/grpcpp.h>
 #include <memory>
 #include <string>
 #include <thread>
 #include <vector>
 
 #include "absl/strings/str_cat.h"
+
 #include "common/error.h"
 #include "gtest/gtest.h"
 #include "server/rpc_call.h"
@@ -26,7 +26,8 @@ using PingCall = UnaryCall<v1::PingRequest, v1::PingResponse>;
 // A server whose only method is `handle`.
 class RpcQueueTest : public ::testing::Test {
  protected:
-  void Start(std::function<void(PingCall*)> handle, std::function<void()> at_end_of_round = [] {}) {
+  void Start(
+      std::function<void(PingCall*)> handle, std::function<void()> at_end_of_round = [] {}) {
     int port = 0;
     grpc::ServerBuilder builder;
     builder.AddListeningPort("127.0.0.1:0", grpc::InsecureServerCredentials(), &port);
