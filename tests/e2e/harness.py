@@ -91,6 +91,7 @@ class Node:
         self.environment = dict(environment or {})
         self.grpc_port, self.http_port = free_ports(2)
         self.process = None
+        self.paused = False
         self.log_path = test.directory / f"{node_id}.{len(test.nodes)}.log"
         self._client = None
         self._admin_channel = None
@@ -117,6 +118,7 @@ class Node:
         """Starts the process and returns at once."""
         assert not self.running, f"{self.node_id} runs already"
         self.disconnect()
+        self.paused = False
         with open(self.log_path, "ab") as log:
             log.write(f"--- {time.strftime('%H:%M:%S')} start: {' '.join(self.command())}\n".encode())
             log.flush()
@@ -149,10 +151,12 @@ class Node:
         return self
 
     def pause(self):
+        self.paused = True
         self._signal(signal.SIGSTOP)
 
     def resume(self):
         self._signal(signal.SIGCONT)
+        self.paused = False
 
     def _signal(self, number):
         assert self.running, f"{self.node_id} does not run (exit code {self.process and self.process.returncode})"
