@@ -71,6 +71,7 @@ class Node final : public SourceHost, public ReplicaHost {
   ControlFile& control() override { return *directory_.control; }
   std::shared_ptr<Generation> LiveGeneration() override;
   void SwitchGeneration(std::shared_ptr<Generation> generation) override;
+  void SetRewinding(bool rewinding) override;
   void OnHeartbeat(uint64_t sequence, Lsn durable_lsn, Lsn committed_lsn) override;
   void OnUpstreamPath(const UpstreamPath& path) override;
   const GenerationEnvironment& environment() override { return environment_; }
@@ -142,6 +143,7 @@ class Node final : public SourceHost, public ReplicaHost {
   void StartReplica();
   StepResult Tick();
   void SaveWatermarkWhenIdle();
+  void TellCommonLsn();
   PrimaryRole* role() const { return lifecycle_ == nullptr ? nullptr : lifecycle_->role(); }
   ReplicaOptions PullOptions() const;
   absl::Status NotPrimary();
@@ -164,11 +166,13 @@ class Node final : public SourceHost, public ReplicaHost {
   bool started_ TOWLINE_GUARDED_BY(mutex_) = false;
   bool stopped_ TOWLINE_GUARDED_BY(mutex_) = false;
   std::atomic<bool> fatal_{false};
+  std::atomic<bool> rewinding_{false};
   std::atomic<int> bookmark_waits_{0};
 
   // Ticker only.
   Lsn watermark_candidate_ = 0;
   int64_t watermark_since_micros_ = 0;
+  int64_t next_common_micros_ = 0;
 
   std::unique_ptr<ReplicationSource> source_;
   std::unique_ptr<PrimaryLifecycle> lifecycle_;  // made by Open; nullptr on a replica
