@@ -383,6 +383,22 @@ void AddBootstrap(Node& node, Families* out) {
   out->Counter("bootstraps_total", "Loads that were finished.", status->full_resyncs);
 }
 
+// From where this node can go back, and what it gave up so.
+void AddRewind(const v1::RewindStatus& rewind, Families* out) {
+  const auto& lsns = rewind.checkpoint_lsns();
+  out->Gauge("rewind_checkpoints", "Rewind checkpoints that are kept.", lsns.size());
+  out->Gauge("rewind_oldest_lsn", "Record from which on this node can go back without a snapshot; 0 = nowhere.",
+             lsns.empty() ? 0 : static_cast<double>(lsns[0]));
+  out->Counter("rewind_checkpoints_made_total", "Rewind checkpoints made.", rewind.checkpoints_made());
+  out->Counter("rewind_checkpoints_given_up_total", "Rewind checkpoints given up for want of space or for their age.",
+               rewind.checkpoints_given_up());
+  out->Counter("rewinds_total", "Rewinds that this node made.", rewind.rewinds_total());
+  out->Counter("rewind_discarded_records_total", "Records that they put into quarantine.",
+               rewind.discarded_records_total());
+  out->Counter("rewind_not_possible_total", "Rewinds that could not be made, so that a snapshot was loaded.",
+               rewind.not_possible_total());
+}
+
 }  // namespace
 
 std::string RenderMetrics(Node& node) {
@@ -401,6 +417,7 @@ std::string RenderMetrics(Node& node) {
   AddResync(counters, &families);
   AddSnapshots(node.source().Snapshots(), counters, &families);
   AddBootstrap(node, &families);
+  AddRewind(status.rewind(), &families);
   return families.Text();
 }
 

@@ -78,6 +78,7 @@ class Node final : public SourceHost, public ReplicaHost, public FailoverHost {
   ControlFile& control() override { return *directory_.control; }
   std::shared_ptr<Generation> LiveGeneration() override;
   void SwitchGeneration(std::shared_ptr<Generation> generation) override;
+  void SetRewinding(bool rewinding) override;
   void OnHeartbeat(uint64_t sequence, Lsn durable_lsn, Lsn committed_lsn) override;
   void OnSlotCopies(const slots::SlotCopies& copies) override;
   void OnUpstreamPath(const UpstreamPath& path) override;
@@ -176,6 +177,7 @@ class Node final : public SourceHost, public ReplicaHost, public FailoverHost {
   void HandOverSlots();
   StepResult Tick();
   void SaveWatermarkWhenIdle();
+  void TellCommonLsn();
   PrimaryRole* role() const { return lifecycle_->role(); }
   ReplicaOptions PullOptions() const;
   absl::Status NotPrimary();
@@ -201,11 +203,13 @@ class Node final : public SourceHost, public ReplicaHost, public FailoverHost {
   bool started_ TOWLINE_GUARDED_BY(mutex_) = false;
   bool stopped_ TOWLINE_GUARDED_BY(mutex_) = false;
   std::atomic<bool> fatal_{false};
+  std::atomic<bool> rewinding_{false};
   std::atomic<int> bookmark_waits_{0};
 
   // Ticker only.
   Lsn watermark_candidate_ = 0;
   int64_t watermark_since_micros_ = 0;
+  int64_t next_common_micros_ = 0;
 
   std::unique_ptr<ReplicationSource> source_;
   std::unique_ptr<PrimaryLifecycle> lifecycle_;
