@@ -14,7 +14,7 @@
 namespace towline {
 namespace {
 
-// Sizes and limits in docs/formats/control_v1.md.
+// Sizes and limits in docs/formats/control_v2.md.
 constexpr size_t kHistoryEntrySize = 20;
 constexpr size_t kMemberSizeMin = 17;
 constexpr size_t kTextSizeMax = 1024;
@@ -58,6 +58,7 @@ absl::Status Validate(const Control& control) {
     return Refuse("promised_candidate is not a name");
   }
   if (control.promised_term == 0 && !control.promised_candidate.empty()) return Refuse("a promise without a term");
+  if (!control.term_primary.empty() && !IsName(control.term_primary)) return Refuse("term_primary is not a name");
   if (!IsValidHistory(control.history)) return Refuse("the history does not rise");
   if (!AreMembers(control.members.members)) return Refuse("the members are malformed or out of order");
   if (!IsPosition(control.base)) return Refuse("base is not a position");
@@ -95,6 +96,12 @@ void TakeFixedPart(ByteReader& reader, Control* control) {
 
 }  // namespace
 
+void SetHistory(History history, Control* control) {
+  const bool same_term = !history.empty() && !control->history.empty() && history.back() == control->history.back();
+  if (!same_term) control->term_primary.clear();
+  control->history = std::move(history);
+}
+
 std::string EncodeControl(const Control& control) {
   std::string out;
   ByteWriter writer(&out);
@@ -127,15 +134,16 @@ std::string EncodeControl(const Control& control) {
     writer.U64(member.incarnation);
     writer.U8(member.counting ? 1 : 0);
   }
+  writer.LengthPrefixed(control.term_primary);
   return out;
 }
 
 absl::StatusOr<Control> DecodeControl(uint32_t version, absl::string_view payload) {
-  if (version != kControlVersion) {
-    return MakeError(
-        absl::StatusCode::kFailedPrecondition, "control_version",
-        absl::StrCat("the control file has format version ", version, ", this program reads version ", kControlVersion),
-        "start the program that wrote this data directory");
+  if (version != kControlVersion && version != 1) {
+    return MakeError(absl::StatusCode::kFailedPrecondition, "control_version",
+                     absl::StrCat("the control file has format version ", version,
+                                  ", this program reads versions 1 to ", kControlVersion),
+                     "start the program that wrote this data directory");
   }
   Control control;
   ByteReader reader(payload);
@@ -164,6 +172,7 @@ absl::StatusOr<Control> DecodeControl(uint32_t version, absl::string_view payloa
     if (counting > 1) return Refuse("a member's counting flag is neither 0 nor 1");
     member.counting = counting == 1;
   }
+  if (version > 1) control.term_primary = std::string(reader.LengthPrefixed());
   if (!reader.ok()) return Refuse("it is cut off");
   if (reader.remaining() != 0) return Refuse("bytes follow its end");
   TOWLINE_RETURN_IF_ERROR(Validate(control));

@@ -1,6 +1,6 @@
 // The control file: who this node is, which generation is live, what it has promised.
 //
-// Format: docs/formats/control_v1.md, inside a TwoCopyFile. `control` is the one switch of a data directory: a
+// Format: docs/formats/control_v2.md, inside a TwoCopyFile. `control` is the one switch of a data directory: a
 // generation is live because the control file says so.
 
 #ifndef TOWLINE_COMMON_CONTROL_H_
@@ -20,8 +20,8 @@
 
 namespace towline {
 
-inline constexpr uint64_t kControlMagic = 0x314c5443574f5400ull;  // docs/formats/control_v1.md
-inline constexpr uint32_t kControlVersion = 1;
+inline constexpr uint64_t kControlMagic = 0x314c5443574f5400ull;  // docs/formats/control_v2.md
+inline constexpr uint32_t kControlVersion = 2;                    // written; version 1 is read too
 inline constexpr size_t kControlCapacity = 64 << 10;
 
 enum class NodeRole : uint8_t { kPrimary = 1, kReplica = 2 };
@@ -35,6 +35,7 @@ struct Control {
   Term promised_term = 0;          // 0 = nothing promised
   std::string promised_candidate;  // node id
   History history;
+  std::string term_primary;  // node id of the primary of the history's last term; empty = not known
   MemberList members;
   uint64_t generation = 0;  // live generation; 0 = none yet
   Position base;            // where the live generation's spool begins: its first record is base.lsn + 1
@@ -45,6 +46,9 @@ struct Control {
 
   friend bool operator==(const Control&, const Control&) = default;
 };
+
+// Replaces the history; who was the primary of its last term is not known unless that term is as before.
+void SetHistory(History history, Control* control);
 
 std::string EncodeControl(const Control& control);
 // DATA_LOSS, reason control_damaged, if malformed; FAILED_PRECONDITION, reason control_version, if of another version.

@@ -52,7 +52,7 @@ absl::Status SaveRecoveredHistory(ControlFile& control, const Generation& live) 
   const History known = history;
   for (const HistoryEntry& entry : live.history_at_open()) MergeEntry(entry, &history);
   if (history == known) return absl::OkStatus();
-  return control.Update(/*both=*/true, [&](Control& present) { present.history = history; });
+  return control.Update(/*both=*/true, [&](Control& present) { SetHistory(history, &present); });
 }
 
 }  // namespace
@@ -263,9 +263,21 @@ StageResult Controller::CheckUpstream(const v1::PullStarted& started) const {
   return StageResult::GoOn();
 }
 
+// The log's first record of the term may be gone, but its primary speaks for itself.
+absl::Status Controller::NoteTermPrimary(const v1::PullStarted& started) {
+  const Control control = host_.control().Get();
+  const bool is_primary = started.upstream_path_size() == 1 && started.upstream_path(0) == started.node_id();
+  const bool same_term = !control.history.empty() && started.history_size() != 0 &&
+                         started.history().rbegin()->term_id() == control.history.back().term_id &&
+                         started.term() == control.history.back().term;
+  if (!is_primary || !same_term || control.term_primary == started.node_id()) return absl::OkStatus();
+  return host_.control().Update(/*both=*/false, [&](Control& next) { next.term_primary = started.node_id(); });
+}
+
 StageResult Controller::StartStream(const v1::PullStarted& started) {
   StageResult checked = CheckUpstream(started);
   if (checked.kind != StageResult::Kind::kGoOn) return checked;
+  if (absl::Status noted = NoteTermPrimary(started); !noted.ok()) return StageResult::Fatal(std::move(noted));
   if (ReplaysStaged()) {
     stage_ = std::make_unique<PullStage>(host_, options_, *pull_,
                                          PullTarget{staged_->generation(), staged_->control().history, false}, started);

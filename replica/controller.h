@@ -51,6 +51,7 @@ class Controller : public ReplicaController {
   StepResult Decided(const v1::PullStarted& started);
   StageResult CheckUpstream(const v1::PullStarted& started) const;
   absl::Status TakePath(const v1::PullStarted& started);
+  absl::Status NoteTermPrimary(const v1::PullStarted& started);
   StageResult StartStream(const v1::PullStarted& started);
   StageResult FirstAttach(const v1::PullStarted& started);
   StageResult Stream();

@@ -14,7 +14,7 @@ namespace {
 
 void Fill(const NewGeneration& next, Lsn watermark, Control* control) {
   control->cluster_id = next.cluster_id;
-  control->history = next.history;
+  SetHistory(next.history, control);
   control->generation = next.number;
   control->base = next.base;
   control->exact_from = next.exact_from;

@@ -17,7 +17,7 @@ bool Parse(absl::string_view payload, v1::Change* change) {
   return change->ParseFromArray(payload.data(), static_cast<int>(payload.size()));
 }
 
-constexpr size_t kAddressSizeMax = 1024;  // as in docs/formats/control_v1.md
+constexpr size_t kAddressSizeMax = 1024;  // as in docs/formats/control_v2.md
 
 bool AreValidMembers(const std::vector<MemberInfo>& members) {
   for (size_t i = 0; i < members.size(); ++i) {

@@ -23,13 +23,10 @@ constexpr int64_t kAppliedAckMicros = 10'000;
 // Most messages of one step; heartbeats do not fill a group.
 constexpr int kMessagesMax = 256;
 
-// Who takes a record of a term takes part in no older one: that is a promise to the primary of the term, which so is
-// also known by name.
+// The log says who the primary of its last term is.
 void TakeTerm(const History& history, const std::string& primary, Control* control) {
   control->history = history;
-  if (history.back().term <= control->promised_term) return;
-  control->promised_term = history.back().term;
-  control->promised_candidate = ValidateName("node_id", primary).ok() ? primary : "";
+  control->term_primary = ValidateName("node_id", primary).ok() ? primary : "";
 }
 
 absl::Status StreamEnded(PullStream& stream) {

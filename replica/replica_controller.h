@@ -111,8 +111,8 @@ class ReplicaHost {
   // For generations that the controller opens.
   virtual const GenerationEnvironment& environment() = 0;
 
-  // Held over an append together with the look at the promised term before it, and over the making of a promise: what is
-  // flushed behind a promise is of no older term.
+  // Held over an append together with the look at the promised term before it, and over the making of a promise: what
+  // is flushed behind a promise is of no older term.
   virtual Mutex& fence_gate() = 0;
 };
 

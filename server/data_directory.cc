@@ -16,8 +16,18 @@
 namespace towline {
 namespace {
 
+// The directory, made if need be, with its name durable: a power loss must not take it away with all that is in it.
+absl::Status MakeDataDirectory(FileSystem& fs, const std::string& directory) {
+  if (Exists(fs, directory)) return absl::OkStatus();
+  TOWLINE_RETURN_IF_ERROR(fs.CreateDirectory(directory));
+  const size_t end = directory.find_last_not_of('/');
+  const size_t slash = directory.rfind('/', end);
+  const std::string parent = slash == std::string::npos ? "." : slash == 0 ? "/" : directory.substr(0, slash);
+  return fs.SyncDirectory(parent);
+}
+
 absl::StatusOr<std::unique_ptr<File>> TakeLock(FileSystem& fs, const std::string& directory) {
-  if (const absl::Status made = fs.CreateDirectory(directory); !made.ok()) {
+  if (const absl::Status made = MakeDataDirectory(fs, directory); !made.ok()) {
     return MakeError(absl::StatusCode::kFailedPrecondition, "data_dir_unusable",
                      absl::StrCat("cannot create ", directory, ": ", made.message()),
                      "create it, or give another --data-dir");
@@ -78,6 +88,7 @@ absl::Status FirstStart(const NodeConfig& config, const GenerationEnvironment& e
   if (control.role == NodeRole::kPrimary) {
     control.cluster_id = NewClusterId(env.rng);
     control.history = {HistoryEntry{1, 1, NewId(env.rng)}};
+    control.term_primary = control.node_id;
     control.generation = 1;
     TOWLINE_RETURN_IF_ERROR(RemoveAll(env.fs, GenerationDirectory(config.data_dir, 1)));
     wal::RecoveryReport report;
@@ -109,7 +120,7 @@ absl::Status OpenLive(const GenerationEnvironment& env, DataDirectory* directory
                                             directory->slots->first_retained(control.generation), &report));
   TOWLINE_ASSIGN_OR_RETURN(const History history, HistoryWith(control.history, report.term_starts));
   if (history != control.history) {
-    TOWLINE_RETURN_IF_ERROR(directory->control->Update(true, [&](Control& c) { c.history = history; }));
+    TOWLINE_RETURN_IF_ERROR(directory->control->Update(true, [&](Control& c) { SetHistory(history, &c); }));
   }
   env.logger.Log(LogLevel::kInfo, "recovered",
                  {{"row", report.row},

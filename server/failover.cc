@@ -133,7 +133,7 @@ absl::Status Failover::Grant(const v1::FenceRequest& request, absl::string_view 
       next.promised_candidate = request.candidate();
       if (!was_primary) return;
       next.role = NodeRole::kReplica;
-      next.history = CutAt(next.history, end);
+      SetHistory(CutAt(next.history, end), &next);
       next.recovery = RecoveryState::kNone;
       next.recovery_reason.clear();
     });
@@ -164,7 +164,7 @@ absl::Status Failover::StepDown(absl::string_view reason, absl::string_view mess
   const Lsn end = deps_.replica.LiveGeneration()->spool().end().lsn;
   TOWLINE_RETURN_IF_ERROR(control().Update(/*both=*/true, [end](Control& next) {
     next.role = NodeRole::kReplica;
-    next.history = CutAt(next.history, end);
+    SetHistory(CutAt(next.history, end), &next);
   }));
   v1::RoleChange change;
   change.set_role("replica");

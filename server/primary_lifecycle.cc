@@ -12,7 +12,7 @@
 namespace towline {
 namespace {
 
-constexpr size_t kReasonTextMax = 1000;  // docs/formats/control_v1.md: recovery reason
+constexpr size_t kReasonTextMax = 1000;  // docs/formats/control_v2.md: recovery reason
 constexpr int64_t kBeatMicros = 100'000;
 
 std::vector<MemberInfo> Others(const NodeView& view) {

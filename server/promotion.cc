@@ -217,7 +217,8 @@ absl::Status Failover::Take(Takeover* takeover) {
   const auto pull_again = absl::MakeCleanup([this] { deps_.host.ResumePulling(); });
   Stopwatch watch(clock());
   v1::PromotionTimes* const times = takeover->report.mutable_times();
-  TOWLINE_RETURN_IF_ERROR(Promise(takeover));
+  const absl::Status promised = Promise(takeover);
+  if (!promised.ok()) return takeover->handed_over ? AfterPromise(promised, takeover->verdict.term) : promised;
   absl::Status done = FencePeers(takeover);
   times->set_fence_us(watch.Lap());
   if (done.ok()) done = CatchUp(takeover);
@@ -238,7 +239,8 @@ absl::Status Failover::Promise(Takeover* takeover) {
   MutexLock lock(&change_mutex_);
   const Control now = control().Get();
   const Term seen = std::max(now.promised_term, now.history.empty() ? 0 : now.history.back().term);
-  if (takeover->handed_over && seen >= takeover->verdict.term) {
+  const bool granted_since = now.promised_term != takeover->polled.self.promised_term() && !takeover->force;
+  if (granted_since || (takeover->handed_over && seen >= takeover->verdict.term)) {
     return MakeError(absl::StatusCode::kFailedPrecondition, "promise_lost",
                      absl::StrCat("term ", seen, " was promised to ", now.promised_candidate, " meanwhile"),
                      "promote any member, the old primary included");
@@ -355,6 +357,7 @@ absl::Status Failover::Commit(Takeover* takeover) {
     return control().Update(/*both=*/true, [&next](Control& saved) {
       saved.role = next.role;
       saved.history = next.history;
+      saved.term_primary = saved.node_id;
       saved.recovery = next.recovery;
       saved.recovery_reason.clear();
     });

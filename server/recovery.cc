@@ -16,6 +16,8 @@ namespace towline {
 namespace {
 
 constexpr int64_t kReadMicros = 250'000;
+constexpr absl::string_view kSlotSuffix = "-catch-up";
+constexpr size_t kNameSizeMax = 63;  // common/names.h
 
 absl::Status Refused(const std::string& endpoint, absl::string_view why) {
   return MakeError(absl::StatusCode::kFailedPrecondition, "recovery_refused",
@@ -72,7 +74,10 @@ absl::Status PullLostRecords(ReplicaHost& host, Upstream& upstream, const Replic
   const Control control = host.control().Get();
   v1::PullRequest request;
   *request.mutable_start() = MakePullStart(control, live.get(), options);
-  request.mutable_start()->set_temporary(true);  // nothing of this may stay behind over there
+  // Nothing of this may stay behind over there, and this node may have a slot of its own name there.
+  request.mutable_start()->set_slot(options.node_id.substr(0, kNameSizeMax - kSlotSuffix.size()) +
+                                    std::string(kSlotSuffix));
+  request.mutable_start()->set_temporary(true);
   const std::unique_ptr<PullStream> stream = upstream.OpenPull();
   if (!stream->Write(request)) return Interrupted(upstream.endpoint(), stream->Finish().message());
   v1::PullStarted started;
@@ -116,6 +121,7 @@ absl::Status BeginTermAtEnd(ReplicaHost& host) {
     const Term term = std::max(control.history.empty() ? 0 : control.history.back().term, control.promised_term) + 1;
     control.history = CutAt(control.history, end);
     control.history.push_back({term, end + 1, term_id});
+    control.term_primary = control.node_id;
     control.recovery = RecoveryState::kNone;
     control.recovery_reason.clear();
   });

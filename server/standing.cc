@@ -63,12 +63,7 @@ v1::Standing DescribeStanding(Node& node) {
   standing.set_applied_lsn(live->applier().applied_lsn());
   const History history = CutAt(control.history, end.lsn);
   for (const HistoryEntry& entry : history) FillHistoryEntry(entry, standing.add_history());
-  // Who takes the first record of a term promises it to its primary.
-  if (!history.empty() && control.promised_term == history.back().term) {
-    standing.set_term_primary(control.promised_candidate);
-  } else {
-    standing.set_term_primary(node.PrimaryNode());
-  }
+  if (!history.empty() && history.back() == control.history.back()) standing.set_term_primary(control.term_primary);
   FillSlots(node, *live, &standing);
   return standing;
 }

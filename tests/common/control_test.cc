@@ -24,8 +24,8 @@ using test::SimFileSystem;
 using test::StatusIs;
 using ::testing::ElementsAre;
 
-constexpr char kDoc[] = "docs/formats/control_v1.md";
-constexpr char kGolden[] = "tests/golden/control_v1.hex";
+constexpr char kDoc[] = "docs/formats/control_v2.md";
+constexpr char kGolden[] = "tests/golden/control_v2.hex";
 
 // The control of the document's example.
 Control Example() {
@@ -45,6 +45,7 @@ Control Example() {
   control.watermark = 500;
   control.recovery = RecoveryState::kRecoveryRequired;
   control.recovery_reason = "lost";
+  control.term_primary = "p1";
   return control;
 }
 
@@ -63,8 +64,8 @@ TEST(ControlFormatTest, DocumentAndCodeAgree) {
   EXPECT_EQ(constants.at("format version"), kControlVersion);
   EXPECT_EQ(constants.at("capacity"), kControlCapacity);
 
-  // The smallest control is the fixed part, four texts, and one byte of node_id.
-  EXPECT_EQ(constants.at("fixed part") + 4 * 4 + 1, EncodeControl(Smallest()).size());
+  // The smallest control is the fixed part, five texts, and one byte of node_id.
+  EXPECT_EQ(constants.at("fixed part") + 5 * 4 + 1, EncodeControl(Smallest()).size());
   Control control = Smallest();
   control.history = {{1, 1, 1}};
   EXPECT_EQ(EncodeControl(control).size(), EncodeControl(Smallest()).size() + constants.at("history entry"));
@@ -123,28 +124,37 @@ TEST(ControlFormatTest, GoldenBytesAreThoseOfTheDocumentAndTheCode) {
 }
 
 TEST(ControlFormatTest, EveryControlComesBackWhole) {
-  EXPECT_THAT(DecodeControl(1, EncodeControl(Example())), IsOkAndHolds(Example()));
-  EXPECT_THAT(DecodeControl(1, EncodeControl(Smallest())), IsOkAndHolds(Smallest()));
+  EXPECT_THAT(DecodeControl(kControlVersion, EncodeControl(Example())), IsOkAndHolds(Example()));
+  EXPECT_THAT(DecodeControl(kControlVersion, EncodeControl(Smallest())), IsOkAndHolds(Smallest()));
   Control large = Example();
   for (Term term = 3; term < 3000; ++term) large.history.push_back({term, 300 + term, term});
   large.members.members.clear();
   for (int i = 1000; i < 1400; ++i) large.members.members.push_back({absl::StrCat("n", i), 7, "host:7700", true});
-  EXPECT_THAT(DecodeControl(1, EncodeControl(large)), IsOkAndHolds(large));
+  EXPECT_THAT(DecodeControl(kControlVersion, EncodeControl(large)), IsOkAndHolds(large));
+}
+
+TEST(ControlFormatTest, VersionOneIsReadWithoutATermPrimary) {
+  SimFileSystem fs;
+  fs.SetContents("d/control.a", test::ReadGolden("tests/golden/control_v1.hex"));
+  TOWLINE_ASSERT_OK_AND_ASSIGN(const auto file, ControlFile::Open(fs, "d"));
+  Control expected = Example();
+  expected.term_primary.clear();
+  EXPECT_EQ(file->Get(), expected);
 }
 
 TEST(ControlFormatTest, AnotherVersionIsRefusedByNumber) {
-  const auto result = DecodeControl(2, EncodeControl(Example()));
+  const auto result = DecodeControl(3, EncodeControl(Example()));
   EXPECT_THAT(result, StatusIs(absl::StatusCode::kFailedPrecondition));
   EXPECT_THAT(result, ReasonIs("control_version"));
-  EXPECT_THAT(std::string(result.status().message()), ::testing::HasSubstr("format version 2"));
+  EXPECT_THAT(std::string(result.status().message()), ::testing::HasSubstr("format version 3"));
 }
 
 TEST(ControlFormatTest, EveryCutAndEveryTailIsRefused) {
   const std::string whole = EncodeControl(Example());
   for (size_t size = 0; size < whole.size(); ++size) {
-    ASSERT_THAT(DecodeControl(1, whole.substr(0, size)), ReasonIs("control_damaged")) << size;
+    ASSERT_THAT(DecodeControl(kControlVersion, whole.substr(0, size)), ReasonIs("control_damaged")) << size;
   }
-  EXPECT_THAT(DecodeControl(1, whole + std::string(1, '\0')), ReasonIs("control_damaged"));
+  EXPECT_THAT(DecodeControl(kControlVersion, whole + std::string(1, '\0')), ReasonIs("control_damaged"));
 }
 
 TEST(ControlFormatTest, AnyBytesAreDecodedOrRefusedWithoutHarm) {
@@ -153,7 +163,7 @@ TEST(ControlFormatTest, AnyBytesAreDecodedOrRefusedWithoutHarm) {
   for (int i = 0; i < 20000; ++i) {
     std::string bytes = whole;
     for (uint64_t n = 1 + rng.Below(4); n > 0; --n) bytes[rng.Below(bytes.size())] = static_cast<char>(rng.Next());
-    const auto decoded = DecodeControl(1, bytes);
+    const auto decoded = DecodeControl(kControlVersion, bytes);
     if (decoded.ok()) {
       ASSERT_EQ(EncodeControl(*decoded), bytes);
     } else {
@@ -194,7 +204,7 @@ TEST(ControlFormatTest, WhatNoControlMayHoldIsNeitherReadNorWritten) {
   for (const auto& [name, fault] : faults) {
     Control control = Example();
     fault(control);
-    EXPECT_THAT(DecodeControl(1, EncodeControl(control)), ReasonIs("control_damaged")) << name;
+    EXPECT_THAT(DecodeControl(kControlVersion, EncodeControl(control)), ReasonIs("control_damaged")) << name;
     EXPECT_THAT(file->Set(control, true), ReasonIs("control_invalid")) << name;
   }
   EXPECT_THAT(fs.log(), ElementsAre());

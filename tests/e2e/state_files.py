@@ -1,4 +1,4 @@
-"""Edits the control file and the slot table of a stopped node, by docs/formats/two_copy_v1.md, control_v1.md and
+"""Edits the control file and the slot table of a stopped node, by docs/formats/two_copy_v1.md, control_v2.md and
 slots_v1.md, for states that no command leads to."""
 
 import struct
@@ -6,6 +6,8 @@ import struct
 HEADER = struct.Struct("<QIIQI")  # of a two-copy file: magic, version, payload length, sequence, payload CRC
 CONTROL = (0x314c5443574f5400, 65536, "control.a", "control.b")  # magic, capacity, names
 SLOTS = (0x31544f4c53574f54, 262144, "slots.a", "slots.b")
+
+VERSIONS = {CONTROL[0]: 2, SLOTS[0]: 1}
 
 # Offsets in the control file's payload.
 HISTORY_COUNT = 92  # offset in the payload
@@ -32,7 +34,7 @@ def crc32c(data):
 def _read(path, magic):
     image = path.read_bytes()
     found, version, length, sequence, payload_crc = HEADER.unpack_from(image)
-    assert (found, version) == (magic, 1), path
+    assert (found, version) == (magic, VERSIONS[magic]), path
     assert struct.unpack_from("<I", image, 28)[0] == crc32c(image[:28]), path
     payload = image[32:32 + length]
     assert payload_crc == crc32c(payload), path
@@ -43,7 +45,7 @@ def _edit(data_dir, kind, change):
     magic, capacity, *names = kind
     sequence, payload = max(_read(data_dir / name, magic) for name in names)
     change(payload)
-    header = HEADER.pack(magic, 1, len(payload), sequence + 1, crc32c(payload))
+    header = HEADER.pack(magic, VERSIONS[magic], len(payload), sequence + 1, crc32c(payload))
     image = header + struct.pack("<I", crc32c(header)) + payload
     for name in names:
         (data_dir / name).write_bytes(image.ljust(capacity, b"\0"))

@@ -58,7 +58,7 @@ void Run(Input& input) {
       return;
     }
     bool other_version = false;
-    for (const TwoCopyImage& image : copies.newest) other_version = other_version || image.version != kControlVersion;
+    for (const TwoCopyImage& image : copies.newest) other_version = other_version || (image.version != 1 && image.version != kControlVersion);
     FUZZ_EXPECT(reason == "control_damaged"
                     ? absl::IsDataLoss(file.status())
                     : reason == "control_version" && other_version && absl::IsFailedPrecondition(file.status()),
@@ -79,7 +79,7 @@ void Run(Input& input) {
 
 void FixInput(absl::Span<char> input) { FixTwoCopyInput(input, kControlMagic, kControlVersion); }
 
-std::vector<Seed> Seeds() { return TwoCopySeeds(test::ReadGolden("tests/golden/control_v1.hex")); }
+std::vector<Seed> Seeds() { return TwoCopySeeds(test::ReadGolden("tests/golden/control_v2.hex")); }
 
 }  // namespace towline::fuzz
 

@@ -48,7 +48,7 @@ TEST_F(FrameIntakeTest, MessagesBecomeOneGroup) {
   EXPECT_EQ(group.frames->last_lsn(), 10u);
   EXPECT_EQ(group.frames->frames.size(), 7u);
   EXPECT_EQ(group.frames->shipped(6), log_.shipped(10));
-  EXPECT_FALSE(group.has_term_start);
+  EXPECT_FALSE(group.term_primary.has_value());
   EXPECT_TRUE(intake.empty());
 }
 
@@ -163,14 +163,14 @@ TEST_F(FrameIntakeTest, ANewTermExtendsTheHistory) {
   ASSERT_THAT(intake.Add(log_.Batch(start, end)), IsOk());
   EXPECT_EQ(intake.history(), log_.history());
   const IntakeGroup group = intake.Finish();
-  EXPECT_TRUE(group.has_term_start);
+  EXPECT_TRUE(group.term_primary.has_value());
   ASSERT_TRUE(group.members.has_value());
   EXPECT_EQ(group.members->members.size(), 2u);
   // It belongs to that group only.
   log_.Puts(1);
   ASSERT_THAT(intake.Add(log_.Batch(end + 1, end + 1)), IsOk());
   const IntakeGroup next = intake.Finish();
-  EXPECT_FALSE(next.has_term_start);
+  EXPECT_FALSE(next.term_primary.has_value());
   EXPECT_FALSE(next.members.has_value());
 }
 
