@@ -1,11 +1,9 @@
 #include "client/client.h"
 
-#include <chrono>
 #include <utility>
 
-#include "absl/strings/str_cat.h"
-
 #include "client/rpc_status.h"
+#include "client/unary_call.h"
 #include "grpcpp/channel.h"
 #include "grpcpp/client_context.h"
 #include "grpcpp/support/sync_stream.h"
@@ -198,34 +196,7 @@ class GrpcClient final : public Client {
   absl::StatusOr<Response> Call(Stub& stub,
                                 grpc::Status (Stub::*method)(grpc::ClientContext*, const Request&, Response*),
                                 const Request& request, int64_t extra_us = 0) {
-    grpc::ClientContext context;
-    const int64_t timeout_us = options_.timeout_us + extra_us;
-    context.set_deadline(std::chrono::system_clock::now() + std::chrono::microseconds(timeout_us));
-    Response response;
-    const grpc::Status status = (stub.*method)(&context, request, &response);
-    if (!status.ok()) return ExplainError(status, timeout_us);
-    return response;
-  }
-
-  // An error without details comes from the connection or from a server that is no Towline: says which endpoint.
-  absl::Status ExplainError(const grpc::Status& grpc_status, int64_t timeout_us) const {
-    const absl::Status status = FromGrpcStatus(grpc_status);
-    if (!grpc_status.error_details().empty()) return status;
-    ErrorInfo info = GetErrorInfo(status);
-    info.metadata["endpoint"] = options_.endpoint;
-    if (absl::IsUnavailable(status)) {
-      info.message = absl::StrCat("no connection to ", options_.endpoint, ": ", info.message);
-      info.next_action = "check that towlined listens there, or give another --endpoint";
-    } else if (absl::IsDeadlineExceeded(status)) {
-      info.message = absl::StrCat("no answer from ", options_.endpoint, " within ", timeout_us / 1000, " ms");
-      info.next_action = "a write may or may not have been logged; look with get or status, or give a longer --timeout";
-    } else if (absl::IsUnimplemented(status)) {
-      info.message = absl::StrCat(options_.endpoint, " does not offer this call: ", info.message);
-      info.next_action = "check the endpoint and the server's version";
-    } else {
-      info.message = absl::StrCat(options_.endpoint, ": ", info.message);
-    }
-    return MakeError(status.code(), std::move(info));
+    return CallUnary(stub, method, request, options_.endpoint, options_.timeout_us + extra_us);
   }
 
   ClientOptions options_;

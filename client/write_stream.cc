@@ -83,6 +83,7 @@ class SyncWriteStream final : public WriteStream {
     if (pending_.elements().empty() || broken_) return false;
     message.Clear();
     message.Swap(&pending_);
+    if (options_.durability.has_value()) *message.mutable_durability() = *options_.durability;
     pending_.set_first_sequence(last_sequence_ + 1);
     pending_bytes_ = 0;
     sent_sequence_ = last_sequence_;
@@ -121,12 +122,14 @@ class SyncWriteStream final : public WriteStream {
     end_ = broken.ok() ? end : broken;
     ended_ = true;
     changed_.NotifyAll();
+    if (options_.on_end) options_.on_end();
   }
 
   absl::Status TakeAnswer(const v1::WriteStreamResponse& response) TOWLINE_EXCLUDES(mutex_) {
     for (const v1::RefusedElement& refused : response.refused()) {
       refused_[refused.sequence()] = FromErrorDetail(refused.error());
     }
+    for (const v1::DegradedElements& degraded : response.degraded()) degraded_.push_back(degraded);
     WriteStreamAnswer answer;
     {
       MutexLock lock(&mutex_);
@@ -145,6 +148,10 @@ class SyncWriteStream final : public WriteStream {
       answer.refused.push_back({refused_.begin()->first, std::move(refused_.begin()->second)});
       refused_.erase(refused_.begin());
     }
+    while (!degraded_.empty() && degraded_.front().last_sequence() <= answer.last_sequence) {
+      answer.degraded.push_back(std::move(degraded_.front()));
+      degraded_.pop_front();
+    }
     if (on_answer_) on_answer_(answer);
 
     MutexLock lock(&mutex_);
@@ -161,7 +168,8 @@ class SyncWriteStream final : public WriteStream {
   grpc::ClientContext context_;
   std::unique_ptr<v1::KvService::Stub> stub_;
   std::unique_ptr<grpc::ClientReaderWriter<v1::WriteStreamRequest, v1::WriteStreamResponse>> stream_;
-  std::map<uint64_t, ErrorInfo> refused_;  // not covered by an ack yet; reader thread only
+  std::map<uint64_t, ErrorInfo> refused_;      // not covered by an ack yet; reader thread only
+  std::deque<v1::DegradedElements> degraded_;  // likewise
 
   Mutex mutex_;
   CondVar changed_;

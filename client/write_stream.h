@@ -23,9 +23,12 @@
 namespace towline::client {
 
 struct WriteStreamOptions {
-  size_t window_bytes = 16u << 20;  // of unanswered elements; one larger element may pass alone
-  size_t message_bytes = 1u << 20;  // of one message; one larger element makes a message of its own
-  size_t message_elements = 4096;   // of one message, at most 65536
+  size_t window_bytes = 16u << 20;           // of unanswered elements; one larger element may pass alone
+  size_t message_bytes = 1u << 20;           // of one message; one larger element makes a message of its own
+  size_t message_elements = 4096;            // of one message, at most 65536
+  std::optional<v1::Durability> durability;  // of all elements; absent = the primary's default
+  std::function<void()> on_end;              // called once, on a thread of the stream, when it has ended; likewise
+                                             // must not call the stream
 };
 
 // Largest encoded element that a message can carry.
@@ -38,9 +41,10 @@ struct WriteStreamAnswer {
     ErrorInfo error;
   };
   uint64_t first_sequence = 0;
-  uint64_t last_sequence = 0;            // everything from first to last is durable and applied, or in `refused`
-  std::vector<Refusal> refused;          // ordered by sequence
-  std::optional<v1::Position> position;  // of the last record written by this stream
+  uint64_t last_sequence = 0;                  // everything from first to last is durable and applied, or in `refused`
+  std::vector<Refusal> refused;                // ordered by sequence
+  std::vector<v1::DegradedElements> degraded;  // of them, written at a lower level; ordered by sequence
+  std::optional<v1::Position> position;        // of the last record written by this stream
   uint64_t committed_lsn = 0;
 };
 

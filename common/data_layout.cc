@@ -15,6 +15,9 @@ std::string WalDirectory(const std::string& data_directory, uint64_t number) {
 std::string StoreDirectory(const std::string& data_directory, uint64_t number) {
   return JoinPath(GenerationDirectory(data_directory, number), "db");
 }
+std::string CheckpointsDirectory(const std::string& data_directory, uint64_t number) {
+  return JoinPath(GenerationDirectory(data_directory, number), "checkpoints");
+}
 std::string QuarantineDirectory(const std::string& data_directory) { return JoinPath(data_directory, "quarantine"); }
 
 absl::Status MakeDirectoryDurably(FileSystem& fs, const std::string& parent, absl::string_view name) {

@@ -19,6 +19,7 @@ inline constexpr char kDataLockName[] = "LOCK";
 std::string GenerationDirectory(const std::string& data_directory, uint64_t number);
 std::string WalDirectory(const std::string& data_directory, uint64_t number);
 std::string StoreDirectory(const std::string& data_directory, uint64_t number);
+std::string CheckpointsDirectory(const std::string& data_directory, uint64_t number);
 std::string QuarantineDirectory(const std::string& data_directory);
 
 // Creates the directory `name` in `parent`, unless it is there, and makes its name durable.

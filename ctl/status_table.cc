@@ -96,6 +96,21 @@ void PrintResync(std::ostream& out, const v1::ResyncStatus& resync) {
   PrintCounts(out, "invalidated ", resync.invalidations());
 }
 
+void PrintRewind(std::ostream& out, const v1::RewindStatus& rewind) {
+  if (rewind.checkpoint_lsns().empty() && rewind.rewinds_total() == 0) return;
+  out << "rewind    ";
+  if (rewind.checkpoint_lsns().empty()) {
+    out << "no checkpoint";
+  } else {
+    out << "back to LSN " << rewind.checkpoint_lsns(0) << " or later";
+  }
+  out << ", made " << rewind.rewinds_total() << ", records given up " << rewind.discarded_records_total() << "\n";
+  if (rewind.has_last()) {
+    out << "  last from LSN " << rewind.last().old_lsn() << " to " << rewind.last().common_lsn() << ", "
+        << rewind.last().discarded_records() << " records in quarantine/" << rewind.last().quarantine_file() << "\n";
+  }
+}
+
 // Of an estimate, which may be short.
 double Percent(uint64_t done, uint64_t estimated) {
   return 100 * std::min(1.0, static_cast<double>(done) / static_cast<double>(estimated));
@@ -208,6 +223,7 @@ void PrintStatusTable(std::ostream& out, const v1::GetStatusResponse& status) {
   out << "slots     " << status.slots_size() << "\n";
   if (status.slots_size() > 0) PrintSlotsTable(out, status.slots(), "  ");
   PrintResync(out, status.resync());
+  PrintRewind(out, status.rewind());
 }
 
 }  // namespace towline::ctl

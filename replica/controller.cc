@@ -104,6 +104,8 @@ StepResult Controller::RunPhase() {
       return Follow(Load());
     case Phase::kInstall:
       return Follow(Install());
+    case Phase::kRewind:
+      return Follow(GoBack());
     case Phase::kPause: {
       const int64_t left = resume_at_micros_ - Now();
       if (left > 0) return StepResult::WaitFor(left);
@@ -151,6 +153,7 @@ StageResult Controller::Connect() {
     start_ = MakePullStart(staged_->control(), staged_->generation().get(), options_);
   } else {
     start_ = MakePullStart(host_.control().Get(), live.get(), options_);
+    OfferRewind(live.get());
     if (staged_ != nullptr && !staged_->FillCursor(start_.mutable_snapshot_cursor())) start_.clear_snapshot_cursor();
     start_.set_snapshot_requested(requested_ || (staged_ != nullptr && staged_->record().reason == "requested"));
   }
@@ -206,12 +209,17 @@ StepResult Controller::Decided(const v1::PullStarted& started) {
   const absl::Status path = TakePath(started);
   const bool serves = started.decision() != v1::RESUME_DECISION_REFUSE;
   if (serves && !path.ok()) return Follow(StageResult::Halt(path));
+  const bool resyncs =
+      started.decision() == v1::RESUME_DECISION_PARTIAL || started.decision() == v1::RESUME_DECISION_FULL;
+  if (resyncs) SetRewinding(false);
   const int64_t asked_micros = std::min(int64_t{started.retry_after_ms()} * 1000, options_.halted_retry_max_micros);
   switch (started.decision()) {
     case v1::RESUME_DECISION_PARTIAL:
       return Follow(StartStream(started));
     case v1::RESUME_DECISION_FULL:
       return Follow(ReplaysStaged() || after_full_ ? Outrun(started) : StartBootstrap(started));
+    case v1::RESUME_DECISION_REWIND:
+      return Follow(StartRewind(started));
     case v1::RESUME_DECISION_RETRY_AFTER:
       CloseStreams();
       return Pause("retry_after", std::max(asked_micros, reconnect_backoff_.Next()));
@@ -221,8 +229,8 @@ StepResult Controller::Decided(const v1::PullStarted& started) {
           "refused", asked_micros);
     default:
       return Follow(StageResult::Halt(Unusable(
-          "unsupported_decision", absl::StrCat("the upstream decided ", DecisionName(started.decision()), " to LSN ",
-                                               started.common_lsn(), ", which this version cannot do"))));
+          "unsupported_decision",
+          absl::StrCat("the upstream decided ", DecisionName(started.decision()), ", which this version cannot do"))));
   }
 }
 
@@ -308,7 +316,8 @@ StageResult Controller::Stream() {
     }
   } else if (progress.acked && !counted_) {
     counted_ = true;
-    if (!std::exchange(after_full_, false)) ++partial_resyncs_;
+    if (!after_full_ && !after_rewind_) ++partial_resyncs_;
+    after_full_ = after_rewind_ = rewind_impossible_ = false;
     bootstrap_failures_ = 0;
     bootstrap_mark_ = 0;
   }
@@ -452,31 +461,6 @@ void Controller::Say(absl::string_view message) {
   view_.message = std::string(message);
 }
 
-std::string Controller::StateName() const {
-  if (!halt_reason_.empty()) return "halted";
-  if (phase_ == Phase::kBootstrap || phase_ == Phase::kInstall) return "bootstrapping";
-  if (phase_ != Phase::kStream) return staged_ != nullptr ? "bootstrapping" : "disconnected";
-  if (ReplaysStaged()) return "bootstrapping";
-  if (stage_->progress().stalled) return "stalled";
-  return stage_->progress().caught_up ? "streaming" : "catching_up";
-}
-
-std::string Controller::UpstreamStateName() const {
-  switch (phase_) {
-    case Phase::kStream:
-      return "streaming";
-    case Phase::kBootstrap:
-    case Phase::kInstall:
-      return "bootstrapping";
-    case Phase::kPause:
-      return paused_state_;
-    case Phase::kStopped:
-      return "disconnected";
-    default:
-      return "connecting";
-  }
-}
-
 void Controller::Publish() {
   MeasureBootstrap();
   std::optional<BootstrapProgress> bootstrap = DescribeBootstrap();
@@ -486,6 +470,7 @@ void Controller::Publish() {
   view_.halt_reason = halt_reason_;
   view_.partial_resyncs = partial_resyncs_;
   view_.full_resyncs = full_resyncs_;
+  view_.rewinds = rewinds_;
   view_.bootstrap_resumes = bootstrap_resumes_;
   view_.bootstrap_restarts = bootstrap_restarts_;
   view_.bootstrap_bytes = bootstrap_bytes_;

@@ -19,6 +19,7 @@
 #include "replica/pull_stage.h"
 #include "replica/rate_window.h"
 #include "replica/replica_controller.h"
+#include "replica/rewind.h"
 #include "replica/stage_result.h"
 #include "replica/staged_install.h"
 #include "replica/upstream.h"
@@ -38,7 +39,7 @@ class Controller : public ReplicaController {
   void Shutdown() override TOWLINE_EXCLUDES(mutex_);
 
  private:
-  enum class Phase { kStart, kConnect, kHandshake, kStream, kBootstrap, kInstall, kPause, kStopped };
+  enum class Phase { kStart, kConnect, kHandshake, kStream, kBootstrap, kInstall, kRewind, kPause, kStopped };
 
   StepResult RunPhase();
   void TakeReconnect();
@@ -64,6 +65,14 @@ class Controller : public ReplicaController {
   void MeasureBootstrap();
   std::optional<BootstrapProgress> DescribeBootstrap() const;
   BootstrapProgress RequestedBootstrap() const;
+
+  // --- controller_rewind.cc ---
+  void OfferRewind(Generation* live);
+  StageResult StartRewind(const v1::PullStarted& started);
+  absl::StatusOr<Lsn> CheckRewind(const v1::PullStarted& started) const;
+  StageResult GoBack();
+  void SetRewinding(bool rewinding);
+  bool IsRewinding() const;
 
   // What follows a stage that is over.
   StepResult Follow(const StageResult& result);
@@ -95,6 +104,7 @@ class Controller : public ReplicaController {
   std::unique_ptr<SnapshotStream> snapshot_;
   std::unique_ptr<Bootstrap> bootstrap_;
   std::unique_ptr<StagedInstall> staged_;  // a new generation in the making; outlives streams
+  std::unique_ptr<Rewind> rewind_;
   RetiredGenerations retired_;
   Backoff reconnect_backoff_;
   Backoff halted_backoff_;
@@ -113,8 +123,12 @@ class Controller : public ReplicaController {
   uint64_t bootstrap_bytes_ = 0;
   uint64_t bootstrap_bytes_again_ = 0;
   double bootstrap_seconds_ = 0;
-  bool counted_ = false;     // this stream's resync
-  bool after_full_ = false;  // the next stream continues a full resync
+  bool counted_ = false;            // this stream's resync
+  bool after_full_ = false;         // the next stream continues a full resync
+  bool after_rewind_ = false;       // ... a rewind
+  bool rewinding_ = false;          // the host was told so
+  bool rewind_impossible_ = false;  // until the next stream: a snapshot is wanted
+  RewindTotals rewinds_;
   uint64_t partial_resyncs_ = 0;
   uint64_t full_resyncs_ = 0;
 

@@ -87,6 +87,9 @@ absl::StatusOr<std::unique_ptr<Generation>> Generation::Open(const GenerationEnv
   generation->applier_ = std::make_unique<Applier>(*generation->state_, env.executor, env.clock, env.logger,
                                                    env.applier_options, env.on_fatal);
   generation->applier_->SetAppliedListener([self = generation.get()](Lsn lsn) { self->NotifyApplied(lsn); });
+  generation->checkpoints_ =
+      RewindCheckpoints::Open({env.fs, env.clock, env.executor, env.logger, env.data_directory, env.rewind_options},
+                              control.generation, *generation->state_, *generation->spool_, control.exact_from.lsn);
   return generation;
 }
 
@@ -189,6 +192,7 @@ void Generation::NotifyApplied(Lsn lsn) {
 absl::Status Generation::Close() {
   MutexLock lock(&close_mutex_);
   if (closed_) return absl::OkStatus();
+  checkpoints_->Stop();
   applier_->Stop();
   TOWLINE_RETURN_IF_ERROR(state_->store().Flush(/*wait=*/true));
   closed_ = true;

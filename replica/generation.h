@@ -20,6 +20,7 @@
 #include "common/logger.h"
 #include "common/mutex.h"
 #include "common/rng.h"
+#include "replica/rewind_checkpoints.h"
 #include "store/applier.h"
 #include "store/state_store.h"
 #include "store/store.h"
@@ -39,6 +40,7 @@ struct GenerationEnvironment {
   wal::SpoolOptions spool_options;
   ApplierOptions applier_options;
   std::function<void(absl::Status)> on_fatal;  // a write, sync or apply failed for good; called from any loop
+  RewindOptions rewind_options = {};           // by default no checkpoints are made
 };
 
 // Threads: all methods from any thread, as the parts allow.
@@ -58,6 +60,7 @@ class Generation {
   wal::Spool& spool() { return *spool_; }
   StateStore& state() { return *state_; }
   Applier& applier() { return *applier_; }
+  RewindCheckpoints& checkpoints() { return *checkpoints_; }
 
   // Terms of the log as found at open: control's, and the TERM_STARTs in the log that control did not know of.
   const History& history_at_open() const { return history_at_open_; }
@@ -90,10 +93,11 @@ class Generation {
   uint64_t next_listener_ TOWLINE_GUARDED_BY(listeners_mutex_) = 1;
   std::map<uint64_t, std::function<void(Lsn)>> listeners_ TOWLINE_GUARDED_BY(listeners_mutex_);
 
-  // In this order: the applier stops first.
+  // In this order: the checkpoints stop first, then the applier.
   std::unique_ptr<wal::Spool> spool_;
   std::unique_ptr<StateStore> state_;
   std::unique_ptr<Applier> applier_;
+  std::unique_ptr<RewindCheckpoints> checkpoints_;
 
   Mutex close_mutex_;
   bool closed_ TOWLINE_GUARDED_BY(close_mutex_) = false;

@@ -19,6 +19,7 @@ void Fill(const NewGeneration& next, Lsn watermark, Control* control) {
   control->base = next.base;
   control->exact_from = next.exact_from;
   control->watermark = watermark;
+  if (next.members.has_value()) control->members = *next.members;
 }
 
 // A new log behind a state that is exactly at its base.

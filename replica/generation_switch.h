@@ -6,6 +6,7 @@
 
 #include <cstdint>
 #include <memory>
+#include <optional>
 #include <string>
 
 #include "common/types.h"
@@ -21,6 +22,7 @@ struct NewGeneration {
   Position base;                       // the log begins behind it
   Position exact_from;                 // base or later; its state is exact
   std::shared_ptr<Generation> opened;  // null: it is opened here, its store may be filled already, its log is new
+  std::optional<MemberList> members = std::nullopt;  // absent: they stay
 };
 
 // Writes generation `next` to both copies of control and hands it to the host. kDone; kReconnect if it cannot be opened

@@ -7,6 +7,7 @@
 
 #include "common/data_layout.h"
 #include "common/error.h"
+#include "common/failpoint.h"
 
 namespace towline {
 namespace {
@@ -35,10 +36,18 @@ absl::StatusOr<bool> RecordQuarantine::Step() {
     return true;
   }
   TOWLINE_ASSIGN_OR_RETURN(const wal::ShippedBatch batch, cursor_->Next(kPieceBytes));
+  TOWLINE_RETURN_IF_ERROR(LookAt(batch));
   TOWLINE_RETURN_IF_ERROR(file_->WriteAt(offset_, batch.bytes));
   offset_ += batch.bytes.size();
   records_ += batch.after.lsn - batch.before.lsn;
   return false;
+}
+
+absl::Status RecordQuarantine::LookAt(const wal::ShippedBatch& batch) {
+  return wal::ForEachShipped(batch.bytes, [this](const wal::ShippedFrame& frame) {
+    if (frame.header.type == wal::RecordType::kMembers) holds_members_ = true;
+    return absl::OkStatus();
+  });
 }
 
 absl::Status RecordQuarantine::Start() {
@@ -49,7 +58,7 @@ absl::Status RecordQuarantine::Start() {
 }
 
 absl::Status RecordQuarantine::Finish() {
-  TOWLINE_RETURN_IF_ERROR(file_->SyncData());
+  if (!Failpoint("quarantine_skip_sync")) TOWLINE_RETURN_IF_ERROR(file_->SyncData());
   const std::string path = JoinPath(directory_, file_name_);
   TOWLINE_RETURN_IF_ERROR(fs_.Rename(path + ".tmp", path));
   return fs_.SyncDirectory(directory_);

@@ -28,10 +28,12 @@ class RecordQuarantine {
 
   uint64_t records() const { return records_; }
   Lsn first_lsn() const { return first_lsn_; }
+  bool holds_members() const { return holds_members_; }        // one of the records is a list of members
   const std::string& file_name() const { return file_name_; }  // empty if there is nothing to copy
 
  private:
   absl::Status Start();
+  absl::Status LookAt(const wal::ShippedBatch& batch);
   absl::Status Finish();
 
   FileSystem& fs_;
@@ -45,6 +47,7 @@ class RecordQuarantine {
   std::unique_ptr<wal::Cursor> cursor_;
   uint64_t offset_ = 0;
   uint64_t records_ = 0;
+  bool holds_members_ = false;
 };
 
 }  // namespace towline

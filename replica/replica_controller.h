@@ -40,11 +40,29 @@ struct BootstrapProgress {
   uint64_t started_unix_ms = 0;
 };
 
+// A rewind that this node made.
+struct RewindReport {
+  Lsn common_lsn = 0;      // where the state went back to
+  Lsn old_lsn = 0;         // where the log ended before
+  Lsn checkpoint_lsn = 0;  // from which the log was replayed
+  uint64_t discarded_records = 0;
+  std::string quarantine_file;  // name of the file that holds them
+  double seconds = 0;
+};
+
+// Since the process started.
+struct RewindTotals {
+  uint64_t rewinds = 0;
+  uint64_t discarded_records = 0;
+  uint64_t not_possible = 0;  // times that a snapshot was loaded instead
+  RewindReport last;          // if there were any
+};
+
 struct ReplicaStatusView {
-  // streaming, catching_up, bootstrapping, stalled, disconnected, halted.
+  // streaming, catching_up, bootstrapping, rewinding, stalled, disconnected, halted.
   std::string state = "disconnected";
   std::string upstream_state =
-      "connecting";              // connecting, streaming, bootstrapping, refused, retry_after, disconnected
+      "connecting";              // connecting, streaming, bootstrapping, rewinding, refused, retry_after, disconnected
   std::string message;           // last decision or error, for people
   std::string halt_reason;       // stable reason while halted; empty otherwise
   Lsn upstream_durable_lsn = 0;  // from the newest heartbeat
@@ -54,6 +72,7 @@ struct ReplicaStatusView {
   std::optional<BootstrapProgress> bootstrap;
   uint64_t partial_resyncs = 0;  // as this node saw them, by decision
   uint64_t full_resyncs = 0;
+  RewindTotals rewinds;
   uint64_t bootstrap_resumes = 0;      // streams that went on behind a cut
   uint64_t bootstrap_restarts = 0;     // loads that were begun again
   uint64_t bootstrap_bytes = 0;        // of chunks received
@@ -75,6 +94,10 @@ class ReplicaHost {
   // `generation` is live from now on (control has been written). The old one stays open while readers hold it and is
   // removed afterwards.
   virtual void SwitchGeneration(std::shared_ptr<Generation> generation) = 0;
+
+  // From the decision that the node goes back until it has, or will not: the records that it is about to give up must
+  // not be served to others.
+  virtual void SetRewinding(bool /*rewinding*/) {}
 
   // A heartbeat of the primary arrived.
   virtual void OnHeartbeat(uint64_t sequence, Lsn durable_lsn, Lsn committed_lsn) = 0;

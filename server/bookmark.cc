@@ -51,6 +51,16 @@ absl::Status CheckBootstrap(Node& node, const NodeView& view, Lsn applied, Lsn w
                    Elsewhere(view));
 }
 
+// What the state holds now may be about to be given up.
+absl::Status CheckRewind(Node& node, const NodeView& view, Lsn wanted) {
+  const auto status = node.ReplicaStatus();
+  if (!status || status->state != "rewinding") return absl::OkStatus();
+  return MakeError(absl::StatusCode::kFailedPrecondition, "rewinding",
+                   absl::StrCat("node ", view.node_id,
+                                " gives up records that its upstream does not have; asked for is ", "LSN ", wanted),
+                   Elsewhere(view));
+}
+
 }  // namespace
 
 absl::Status AwaitPosition(Node& node, const v1::Position& position, uint32_t wait_ms) {
@@ -64,6 +74,7 @@ absl::Status AwaitPosition(Node& node, const v1::Position& position, uint32_t wa
     return MakeError(absl::StatusCode::kUnavailable, "no_data", "the node has no data yet", "read from another node");
   }
   const NodeView view = node.View();
+  TOWLINE_RETURN_IF_ERROR(CheckRewind(node, view, position.lsn()));
   TOWLINE_RETURN_IF_ERROR(CheckLine(view, position));
   if (live->applier().applied_lsn() >= position.lsn()) return absl::OkStatus();
   TOWLINE_RETURN_IF_ERROR(CheckBootstrap(node, view, live->applier().applied_lsn(), position.lsn()));

@@ -54,9 +54,13 @@ struct NodeConfig {
   uint64_t store_flush_bytes = 256ull << 20;
   int64_t store_flush_interval_micros = 60'000'000;
   uint64_t store_cache_bytes = 256ull << 20;
+  int64_t rewind_checkpoint_interval_micros = 60'000'000;  // 0 = none are made
+  uint64_t rewind_checkpoint_bytes = 256ull << 20;
+  int64_t rewind_max_age_micros = 3600ll * 1'000'000;
+  uint64_t rewind_max_bytes = 0;  // what wal.keep_bytes keeps may be held anyway
   int64_t expiry_interval_micros = 1'000'000;
-  double disk_warn_ratio = 0.80;    // of the data directory's disk; 0 = off
-  double disk_guard_ratio = 0.90;   // 0 = off
+  double disk_warn_ratio = 0.80;   // of the data directory's disk; 0 = off
+  double disk_guard_ratio = 0.90;  // 0 = off
   int64_t durability_replicas = 0;
   std::string durability_stage = "flushed";  // flushed, applied
   int64_t durability_timeout_micros = 5'000'000;

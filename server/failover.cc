@@ -28,6 +28,14 @@ v1::FenceResponse Refused(absl::string_view reason, std::string message) {
 
 Term LastTerm(const Control& control) { return control.history.empty() ? 0 : control.history.back().term; }
 
+uint64_t LastTermId(const Control& control) { return control.history.empty() ? 0 : control.history.back().term_id; }
+
+// Whether `other` is a primary of the term that `control` is in, from another promotion.
+bool IsConflicting(const Control& control, const v1::Standing& other) {
+  return other.is_primary() && LastTermOf(other) == LastTerm(control) &&
+         other.history().rbegin()->term_id() != LastTermId(control);
+}
+
 absl::Status Stale(Term term, const std::string& candidate) {
   ErrorInfo info;
   info.reason = "stale_primary";
@@ -86,6 +94,7 @@ absl::StatusOr<v1::FenceResponse> Failover::Fence(const v1::FenceRequest& reques
   v1::FenceResponse response;
   if (std::optional<v1::FenceResponse> refused = CheckFence(request)) {
     response = *std::move(refused);
+    TellConflict(request);
   } else {
     const absl::Status granted = Grant(request, "fenced");
     if (!granted.ok()) return granted;
@@ -93,6 +102,15 @@ absl::StatusOr<v1::FenceResponse> Failover::Fence(const v1::FenceRequest& reques
   }
   *response.mutable_standing() = deps_.host.Describe();
   return response;
+}
+
+// Somebody else speaks as the primary of the term that this primary is in: two promotions by force.
+void Failover::TellConflict(const v1::FenceRequest& request) {
+  const Control now = control().Get();
+  const bool ours = request.cluster_id() == now.cluster_id && request.node_id() == now.node_id;
+  if (!ours || !request.committed() || !deps_.host.is_primary() || request.term() != LastTerm(now)) return;
+  deps_.lifecycle.OnStaleSelf("term_conflict", absl::StrCat(request.candidate(), " is a primary of term ",
+                                                            request.term(), " too, from another promotion"));
 }
 
 // Makes the promise and takes its consequences. A promise that stands already is made again without effect.
@@ -273,6 +291,7 @@ StepResult Failover::StepFencer() {
     node_ids.push_back(member.node_id);
     endpoints.push_back(member.address);
     requests.push_back(MakeFence(LastTerm(now), member.node_id));
+    requests.back().set_committed(true);
   }
   const auto answers = deps_.peers.Fence(endpoints, requests, kFenceTimeoutMicros);
   std::vector<std::string> left;
@@ -288,7 +307,10 @@ StepResult Failover::StepFencer() {
                   {"reason", answers[i]->reason()},
                   {"message", answers[i]->message()}});
     const uint64_t promised = answers[i]->standing().promised_term();
-    if (!answers[i]->granted() && promised > LastTerm(now)) {
+    if (!answers[i]->granted() && IsConflicting(now, answers[i]->standing())) {
+      deps_.lifecycle.OnStaleSelf("term_conflict", absl::StrCat(node_ids[i], " is a primary of term ", LastTerm(now),
+                                                                " too, from another promotion"));
+    } else if (!answers[i]->granted() && promised > LastTerm(now)) {
       deps_.lifecycle.OnStaleSelf("stale_primary", absl::StrCat(node_ids[i], " has promised term ", promised, " to ",
                                                                 answers[i]->standing().promised_candidate(),
                                                                 "; this primary is in term ", LastTerm(now)));

@@ -47,8 +47,8 @@ class FailoverHost {
   // Looks for an upstream anew, `address` (HOST:PORT, may be empty) among the others, unless pulling is stopped.
   virtual void StartPulling(const std::string& address) = 0;
 
-  // The copies of slots become slots of this node, at most at `end_lsn`.
-  virtual absl::Status TakeOverSlots(Lsn end_lsn) = 0;
+  // The copies of slots become slots of this node, which is about to be the primary of `term`.
+  virtual absl::Status TakeOverSlots(Term term) = 0;
 
   // Control names another role, or another term as primary, and lifecycle or pulling follow it already.
   virtual void OnRoleChanged(const v1::RoleChange& change) = 0;
@@ -90,6 +90,7 @@ class Failover {
   // --- failover.cc ---
   absl::Status Grant(const v1::FenceRequest& request, absl::string_view reason) TOWLINE_REQUIRES(change_mutex_);
   std::optional<v1::FenceResponse> CheckFence(const v1::FenceRequest& request) TOWLINE_REQUIRES(change_mutex_);
+  void TellConflict(const v1::FenceRequest& request) TOWLINE_REQUIRES(change_mutex_);
   absl::Status AwaitCandidate(const v1::HandOverRequest& request, int64_t deadline_micros);
   void RepeatFence(const std::vector<std::string>& node_ids) TOWLINE_EXCLUDES(absent_mutex_);
   StepResult StepFencer() TOWLINE_EXCLUDES(absent_mutex_);

@@ -84,8 +84,8 @@ class GrpcServerImpl final : public GrpcServer {
     grpc::ServerBuilder builder;
     Configure(&builder);
     builder.AddListeningPort(address, grpc::InsecureServerCredentials(), &port_);
-    for (grpc::Service* service : {kv_.service(), replication_.service(), slots_.service(), admin_.service(), failover_.service(),
-                                   health_.service(), reflection_.service()}) {
+    for (grpc::Service* service : {kv_.service(), replication_.service(), slots_.service(), admin_.service(),
+                                   failover_.service(), health_.service(), reflection_.service()}) {
       builder.RegisterService(service);
     }
     const unsigned threads = std::clamp(std::thread::hardware_concurrency() / 2, 1u, kRpcThreadsMax);

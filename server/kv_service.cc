@@ -107,8 +107,7 @@ class UnaryWriteJob final : public WriteJob, public CommitWaiter {
     const WriteOutcome& outcome = records[0].outcome;
     v1::WriteResponse* const response = call_->response();
     FillOutcomePosition(node_, outcome, response->mutable_position());
-    const bool accepted =
-        result.end == CommitResult::End::kTimedOut && level_.on_timeout == OnCommitTimeout::kAccept;
+    const bool accepted = result.end == CommitResult::End::kTimedOut && level_.on_timeout == OnCommitTimeout::kAccept;
     if (result.end != CommitResult::End::kReached && !accepted) {
       return NotReached(result, result.achieved, level_, response->position());
     }

@@ -63,7 +63,7 @@ class Membership {
   Mutex mutex_;
   CondVar written_cv_;
   std::map<std::string, MemberInfo> attached_ TOWLINE_GUARDED_BY(mutex_);
-  std::set<std::string> removed_ TOWLINE_GUARDED_BY(mutex_);  // until the list is written without them
+  std::set<std::string> removed_ TOWLINE_GUARDED_BY(mutex_);         // until the list is written without them
   std::optional<uint32_t> min_replicas_ TOWLINE_GUARDED_BY(mutex_);  // likewise
   Lsn written_lsn_ TOWLINE_GUARDED_BY(mutex_) = 0;                   // of the last record
   bool in_flight_ TOWLINE_GUARDED_BY(mutex_) = false;

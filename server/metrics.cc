@@ -81,6 +81,12 @@ void AddNode(Node& node, const v1::GetStatusResponse& status, Families* out) {
          status.state());
   out->Gauge("exact", "1 if the state is exactly a prefix of the log.", status.exact() ? 1 : 0);
   out->Gauge("term", "Current term.", static_cast<double>(status.term()));
+  out->Gauge("promised_term", "Highest term that the node has promised.", static_cast<double>(status.promised_term()));
+  const std::string changes = "Changes of role since the start.";
+  out->Declare(prometheus::MetricType::Counter, "role_changes_total", changes);
+  for (const auto& [key, count] : node.RoleChangeCounts()) {
+    out->Counter("role_changes_total", changes, count, {{"role", key.first}, {"reason", key.second}});
+  }
   out->Gauge("insecure", "1 if the node listens beyond loopback without TLS.", node.config().insecure ? 1 : 0);
 }
 
@@ -377,6 +383,22 @@ void AddBootstrap(Node& node, Families* out) {
   out->Counter("bootstraps_total", "Loads that were finished.", status->full_resyncs);
 }
 
+// From where this node can go back, and what it gave up so.
+void AddRewind(const v1::RewindStatus& rewind, Families* out) {
+  const auto& lsns = rewind.checkpoint_lsns();
+  out->Gauge("rewind_checkpoints", "Rewind checkpoints that are kept.", lsns.size());
+  out->Gauge("rewind_oldest_lsn", "Record from which on this node can go back without a snapshot; 0 = nowhere.",
+             lsns.empty() ? 0 : static_cast<double>(lsns[0]));
+  out->Counter("rewind_checkpoints_made_total", "Rewind checkpoints made.", rewind.checkpoints_made());
+  out->Counter("rewind_checkpoints_given_up_total", "Rewind checkpoints given up for want of space or for their age.",
+               rewind.checkpoints_given_up());
+  out->Counter("rewinds_total", "Rewinds that this node made.", rewind.rewinds_total());
+  out->Counter("rewind_discarded_records_total", "Records that they put into quarantine.",
+               rewind.discarded_records_total());
+  out->Counter("rewind_not_possible_total", "Rewinds that could not be made, so that a snapshot was loaded.",
+               rewind.not_possible_total());
+}
+
 }  // namespace
 
 std::string RenderMetrics(Node& node) {
@@ -395,6 +417,7 @@ std::string RenderMetrics(Node& node) {
   AddResync(counters, &families);
   AddSnapshots(node.source().Snapshots(), counters, &families);
   AddBootstrap(node, &families);
+  AddRewind(status.rewind(), &families);
   return families.Text();
 }
 

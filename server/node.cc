@@ -9,6 +9,7 @@
 #include "common/error.h"
 #include "common/history.h"
 #include "replica/pull_messages.h"
+#include "server/common_lsn.h"
 #include "server/standing.h"
 
 namespace towline {
@@ -17,7 +18,19 @@ namespace {
 constexpr int64_t kTickMicros = 50'000;
 constexpr int64_t kWatermarkIdleMicros = 1'000'000;
 constexpr int64_t kChangeMembersMicros = 10'000'000;
+constexpr int64_t kCommonLsnMicros = 1'000'000;
 constexpr size_t kRoleChangesMax = 32;
+
+RewindOptions RewindOptionsOf(const NodeConfig& config) {
+  RewindOptions options;
+  options.interval_micros = config.rewind_checkpoint_interval_micros;
+  options.log_bytes = config.rewind_checkpoint_bytes;
+  options.age_max_micros = config.rewind_max_age_micros;
+  options.held_bytes_max = std::max(config.rewind_max_bytes, config.wal_keep_bytes);
+  options.disk_warn_ratio = config.disk_warn_ratio;
+  options.disk_guard_ratio = config.disk_guard_ratio;
+  return options;
+}
 
 }  // namespace
 
@@ -57,6 +70,7 @@ Node::Node(const NodeConfig& config, const NodeDependencies& deps)
   environment_.spool_options.scrub_interval_micros = config.wal_scrub_interval_micros;
   environment_.applier_options.flush_bytes = config.store_flush_bytes;
   environment_.applier_options.flush_interval_micros = config.store_flush_interval_micros;
+  environment_.rewind_options = RewindOptionsOf(config);
 }
 
 absl::StatusOr<std::unique_ptr<Node>> Node::Open(const NodeConfig& config, const NodeDependencies& deps) {
@@ -170,7 +184,10 @@ ReplicaOptions Node::PullOptions() const {
 }
 
 v1::PullStart Node::DescribeStart() {
-  return MakePullStart(directory_.control->Get(), LiveGeneration().get(), PullOptions());
+  const std::shared_ptr<Generation> live = LiveGeneration();
+  v1::PullStart start = MakePullStart(directory_.control->Get(), live.get(), PullOptions());
+  if (live != nullptr) start.set_oldest_rewind_lsn(live->checkpoints().oldest());
+  return start;
 }
 
 void Node::Stop() {
@@ -217,7 +234,7 @@ NodeView Node::View() {
   MutexLock lock(&mutex_);
   if (!is_primary()) view.upstream_path = upstream_path_;
   view.exact = live_ == nullptr || live_->applier().applied_lsn() >= control.exact_from.lsn;
-  view.starting = !started_ || stopped_ || fatal_.load() || live_ == nullptr;
+  view.starting = !started_ || stopped_ || fatal_.load() || live_ == nullptr || rewinding_.load();
   return view;
 }
 
@@ -235,10 +252,17 @@ void Node::SwitchGeneration(std::shared_ptr<Generation> generation) {
   const uint64_t number = generation->number();
   const Lsn end = generation->spool().end().lsn;
   source_->EndSessions(
-      MakeError(absl::StatusCode::kUnavailable, "generation_switched", "the node has loaded a snapshot", "reconnect"));
+      MakeError(absl::StatusCode::kUnavailable, "generation_switched", "the node's data was replaced", "reconnect"));
   if (const absl::Status status = directory_.slots->SwitchDataGeneration(number, end); !status.ok()) Fatal(status);
   MutexLock lock(&mutex_);
   live_ = std::make_shared<LiveAdapter>(std::move(generation));
+}
+
+void Node::SetRewinding(bool rewinding) {
+  rewinding_.store(rewinding);
+  if (!rewinding) return;
+  source_->EndSessions(MakeError(absl::StatusCode::kUnavailable, "rewinding",
+                                 "the node gives up records that its upstream does not have", "reconnect"));
 }
 
 void Node::OnHeartbeat(uint64_t sequence, Lsn durable_lsn, Lsn committed_lsn) {
@@ -247,6 +271,7 @@ void Node::OnHeartbeat(uint64_t sequence, Lsn durable_lsn, Lsn committed_lsn) {
   {
     MutexLock lock(&mutex_);
     heartbeats_.Add(heartbeat);
+    if (live_ != nullptr) live_->generation()->checkpoints().SetCommonLsn(committed_lsn);
   }
   source_->ForwardHeartbeat(heartbeat);
 }
@@ -306,10 +331,15 @@ void Node::ResumePulling() {
   if (!is_primary()) pulling_->Start("");
 }
 
-absl::Status Node::TakeOverSlots(Lsn end_lsn) {
-  const auto live = Live();
-  TOWLINE_RETURN_IF_ERROR(slots().SwitchDataGeneration(live->number(), end_lsn));
-  slots().RestartIdleTimes();
+absl::Status Node::TakeOverSlots(Term term) {
+  TOWLINE_ASSIGN_OR_RETURN(const std::vector<slots::Slot> lost, source_->TakeOverSlots(term));
+  for (const slots::Slot& slot : lost) {
+    deps_.logger.Log(LogLevel::kWarning, "slot_not_servable",
+                     {{"slot", slot.name},
+                      {"confirmed_lsn", slot.confirmed_lsn},
+                      {"cause", slot.invalidation.has_value() ? slot.invalidation->cause : ""},
+                      {"next_action", "its owner takes a snapshot, or resumes elsewhere"}});
+  }
   return absl::OkStatus();
 }
 
@@ -322,10 +352,12 @@ void Node::OnRoleChanged(const v1::RoleChange& change) {
     MutexLock lock(&mutex_);
     if (role_changes_.size() == kRoleChangesMax) role_changes_.erase(role_changes_.begin());
     role_changes_.push_back(std::move(noted));
+    ++role_change_counts_[{change.role(), change.reason()}];
     heartbeats_ = HeartbeatLog();  // those of another primary are of no use
     upstream_path_.clear();
   }
   role_.store(role, std::memory_order_release);
+  if (role == NodeRole::kReplica) HandOverSlots();
   deps_.logger.Log(
       LogLevel::kWarning, "role_changed",
       {{"role", change.role()}, {"term", change.term()}, {"reason", change.reason()}, {"message", change.message()}});
@@ -335,9 +367,21 @@ void Node::OnRoleChanged(const v1::RoleChange& change) {
   source_->OnPathChanged();
 }
 
+// What was served here is the next primary's to serve.
+void Node::HandOverSlots() {
+  const std::string next = directory_.control->Get().promised_candidate;
+  if (next.empty() || next == config_.node_id) return;  // it tells itself which slots there are
+  if (const absl::Status saved = slots().HandOver(next); !saved.ok()) Fatal(saved);
+}
+
 std::vector<v1::RoleChange> Node::RoleChanges() {
   MutexLock lock(&mutex_);
   return role_changes_;
+}
+
+std::map<std::pair<std::string, std::string>, uint64_t> Node::RoleChangeCounts() {
+  MutexLock lock(&mutex_);
+  return role_change_counts_;
 }
 
 std::string Node::PrimaryNode() {
@@ -516,12 +560,21 @@ StepResult Node::Tick() {
   }
   SaveWatermarkWhenIdle();
   if (is_primary()) {
+    TellCommonLsn();
     if (const absl::Status status = lifecycle_->Tick(); !status.ok()) {
       Fatal(status);
       return StepResult::WaitForWake();
     }
   }
   return StepResult::WaitFor(kTickMicros);
+}
+
+void Node::TellCommonLsn() {
+  const int64_t now = deps_.clock.MonotonicMicros();
+  const std::shared_ptr<Generation> live = LiveGeneration();
+  if (live == nullptr || now < next_common_micros_) return;
+  next_common_micros_ = now + kCommonLsnMicros;
+  live->checkpoints().SetCommonLsn(CommonLsn(source_->Peers(), directory_.control->Get().members));
 }
 
 void Node::SaveWatermarkWhenIdle() {

@@ -78,6 +78,7 @@ class Node final : public SourceHost, public ReplicaHost, public FailoverHost {
   ControlFile& control() override { return *directory_.control; }
   std::shared_ptr<Generation> LiveGeneration() override;
   void SwitchGeneration(std::shared_ptr<Generation> generation) override;
+  void SetRewinding(bool rewinding) override;
   void OnHeartbeat(uint64_t sequence, Lsn durable_lsn, Lsn committed_lsn) override;
   void OnSlotCopies(const slots::SlotCopies& copies) override;
   void OnUpstreamPath(const UpstreamPath& path) override;
@@ -91,7 +92,7 @@ class Node final : public SourceHost, public ReplicaHost, public FailoverHost {
   void StopPulling() override { pulling_->Hold(); }
   void ResumePulling() override;
   void StartPulling(const std::string& address) override { pulling_->Start(address); }
-  absl::Status TakeOverSlots(Lsn end_lsn) override;
+  absl::Status TakeOverSlots(Term term) override;
   void OnRoleChanged(const v1::RoleChange& change) override;
 
   // One of the few places of readers that wait for a position, so that the others are not held up.
@@ -139,6 +140,8 @@ class Node final : public SourceHost, public ReplicaHost, public FailoverHost {
   std::string UpstreamEndpoint() const { return pulling_->endpoint(); }
   // Changes of role since the process started, oldest first.
   std::vector<v1::RoleChange> RoleChanges();
+  // By role and reason.
+  std::map<std::pair<std::string, std::string>, uint64_t> RoleChangeCounts();
   slots::SlotTable& slots() { return *directory_.slots; }
   // nullopt on a primary, and before Start.
   std::optional<ReplicaStatusView> ReplicaStatus();
@@ -171,8 +174,10 @@ class Node final : public SourceHost, public ReplicaHost, public FailoverHost {
   void MakePulling();
   void MakeFailover();
   void NameCluster();
+  void HandOverSlots();
   StepResult Tick();
   void SaveWatermarkWhenIdle();
+  void TellCommonLsn();
   PrimaryRole* role() const { return lifecycle_->role(); }
   ReplicaOptions PullOptions() const;
   absl::Status NotPrimary();
@@ -190,18 +195,21 @@ class Node final : public SourceHost, public ReplicaHost, public FailoverHost {
 
   Mutex fence_gate_;
   Mutex mutex_;
-  std::vector<v1::RoleChange> role_changes_ TOWLINE_GUARDED_BY(mutex_);
+  std::vector<v1::RoleChange> role_changes_ TOWLINE_GUARDED_BY(mutex_);  // the last ones
+  std::map<std::pair<std::string, std::string>, uint64_t> role_change_counts_ TOWLINE_GUARDED_BY(mutex_);
   std::shared_ptr<LiveAdapter> live_ TOWLINE_GUARDED_BY(mutex_);
   HeartbeatLog heartbeats_ TOWLINE_GUARDED_BY(mutex_);     // of the upstream
   UpstreamPath upstream_path_ TOWLINE_GUARDED_BY(mutex_);  // as it told last
   bool started_ TOWLINE_GUARDED_BY(mutex_) = false;
   bool stopped_ TOWLINE_GUARDED_BY(mutex_) = false;
   std::atomic<bool> fatal_{false};
+  std::atomic<bool> rewinding_{false};
   std::atomic<int> bookmark_waits_{0};
 
   // Ticker only.
   Lsn watermark_candidate_ = 0;
   int64_t watermark_since_micros_ = 0;
+  int64_t next_common_micros_ = 0;
 
   std::unique_ptr<ReplicationSource> source_;
   std::unique_ptr<PrimaryLifecycle> lifecycle_;

@@ -23,7 +23,15 @@ std::vector<MemberInfo> Others(const NodeView& view) {
   return others;
 }
 
-absl::Status RecoveryRequired(absl::string_view message) {
+// Reasons for which an operator has to decide, over a restart too.
+bool NeedsRecovery(absl::string_view reason) { return reason == "replica_ahead" || reason == "term_conflict"; }
+
+absl::Status RecoveryRequired(absl::string_view reason, absl::string_view message) {
+  if (reason == "term_conflict") {
+    return MakeError(absl::StatusCode::kFailedPrecondition, "recovery_required",
+                     absl::StrCat("there are two primaries of one term: ", message),
+                     "promote one of the two by force: towctl promote NODE --force");
+  }
   return MakeError(absl::StatusCode::kFailedPrecondition, "recovery_required",
                    absl::StrCat("this primary has lost durable records: ", message),
                    "fetch them with towctl recover --from NODE, or give them up with towctl recover --accept-loss");
@@ -243,7 +251,7 @@ void PrimaryLifecycle::OnStaleSelf(absl::string_view reason, absl::string_view m
   {
     MutexLock lock(&mutex_);
     if (phase_ == Phase::kInactive || phase_ == Phase::kRecoveryRequired || phase_ == Phase::kRecovering) return;
-    const bool ahead = reason == "replica_ahead";
+    const bool ahead = NeedsRecovery(reason);
     if (phase_ == Phase::kReadOnly && !ahead) return;
     phase_ = ahead ? Phase::kRecoveryRequired : Phase::kReadOnly;
     reason_ = std::string(reason);
@@ -280,7 +288,7 @@ absl::Status PrimaryLifecycle::Condemn() {
     control.recovery = RecoveryState::kRecoveryRequired;
     control.recovery_reason = message;
   }));
-  if (role() != nullptr) role()->Close(RecoveryRequired(message));
+  if (role() != nullptr) role()->Close(RecoveryRequired(reason, message));
   MutexLock lock(&mutex_);
   condemned_ = false;
   return absl::OkStatus();
@@ -320,7 +328,7 @@ absl::Status PrimaryLifecycle::CheckOpen() const {
                        absl::StrCat("this primary has stopped taking writes: ", message_),
                        "write to the primary of the higher term");
     case Phase::kRecoveryRequired:
-      return RecoveryRequired(message_);
+      return RecoveryRequired(reason_, message_);
     case Phase::kRecovering:
       return MakeError(absl::StatusCode::kUnavailable, "recovering", "lost records are being fetched", "retry");
   }

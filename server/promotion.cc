@@ -350,7 +350,7 @@ absl::Status Failover::Commit(Takeover* takeover) {
   next.history.push_back({takeover->term, end + 1, NewId(deps_.replica.environment().rng)});
   next.recovery = RecoveryState::kNone;
   next.recovery_reason.clear();
-  TOWLINE_RETURN_IF_ERROR(deps_.host.TakeOverSlots(end));
+  TOWLINE_RETURN_IF_ERROR(deps_.host.TakeOverSlots(takeover->term));
   const absl::Status opened = deps_.lifecycle.OpenTerm(next, [&] {
     return control().Update(/*both=*/true, [&next](Control& saved) {
       saved.role = next.role;

@@ -169,6 +169,24 @@ void FillReplicaSide(Node& node, const ReplicaStatusView& status, v1::GetStatusR
   if (eta.has_value()) bootstrap->set_eta_seconds(*eta);
 }
 
+void FillRewind(const RewindCheckpointStats& stats, const RewindTotals& totals, v1::RewindStatus* out) {
+  for (const RewindCheckpoint& checkpoint : stats.kept) out->add_checkpoint_lsns(checkpoint.lsn);
+  out->set_common_lsn(stats.common_lsn);
+  out->set_checkpoints_made(stats.made);
+  out->set_checkpoints_given_up(stats.given_up);
+  out->set_rewinds_total(totals.rewinds);
+  out->set_discarded_records_total(totals.discarded_records);
+  out->set_not_possible_total(totals.not_possible);
+  if (totals.rewinds == 0) return;
+  v1::LastRewind* const last = out->mutable_last();
+  last->set_common_lsn(totals.last.common_lsn);
+  last->set_old_lsn(totals.last.old_lsn);
+  last->set_checkpoint_lsn(totals.last.checkpoint_lsn);
+  last->set_discarded_records(totals.last.discarded_records);
+  last->set_quarantine_file(totals.last.quarantine_file);
+  last->set_seconds(totals.last.seconds);
+}
+
 void FillMember(const MemberInfo& member, v1::Member* out) {
   out->set_node_id(member.node_id);
   out->set_incarnation(member.incarnation);
@@ -222,7 +240,11 @@ void FillStatus(Node& node, v1::GetStatusResponse* out) {
     FillWal(node, *live, out->mutable_wal());
     FillStore(*live, out->mutable_store());
   }
-  if (const auto status = node.ReplicaStatus()) {
+  const std::shared_ptr<Generation> generation = node.LiveGeneration();
+  const auto status = node.ReplicaStatus();
+  FillRewind(generation == nullptr ? RewindCheckpointStats() : generation->checkpoints().stats(),
+             status ? status->rewinds : RewindTotals(), out->mutable_rewind());
+  if (status) {
     FillReplicaSide(node, *status, out);
     for (const std::string& node_id : view.upstream_path) out->mutable_upstream()->add_path(node_id);
   }

@@ -73,7 +73,7 @@ class WriteStreamCall final : public BidiCall<v1::WriteStreamRequest, v1::WriteS
   void End(const absl::Status& status);
 
   Node& node_;
-  PrimaryRole* role_ = nullptr;  // that took the stream
+  PrimaryRole* role_ = nullptr;            // that took the stream
   std::shared_ptr<WriteStreamCall> self_;  // from the first event to the last
 
   std::unique_ptr<Job> reading_;

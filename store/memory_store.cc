@@ -283,7 +283,6 @@ class MemoryStore : public Store {
   }
 
   absl::Status Checkpoint(const std::string& directory) override {
-    TOWLINE_RETURN_IF_ERROR(Flush(true));
     MutexLock lock(&flush_mutex_);
     return disk_->Save(directory, flushed_);
   }

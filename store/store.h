@@ -83,7 +83,9 @@ class Store {
   // Starts making everything written so far persistent; with `wait` returns when it is.
   virtual absl::Status Flush(bool wait) = 0;
 
-  // A consistent copy in a new directory, by hard links. Flushes first.
+  // A consistent copy of what is persisted in a new directory, by hard links. Does not flush. Its contents are durable
+  // before return, its name once the parent directory is synced.
+  // Files of a store are never changed in place, so links to those of a copy make further copies.
   virtual absl::Status Checkpoint(const std::string& directory) = 0;
 
   virtual StoreStats Stats() = 0;

@@ -1,5 +1,6 @@
 #include "store/rocksdb/rocksdb_store.h"
 
+#include <limits>
 #include <optional>
 #include <string>
 #include <utility>
@@ -108,7 +109,9 @@ class RocksDbStore : public Store {
     rocksdb::Checkpoint* made = nullptr;
     rocksdb::Status status = rocksdb::Checkpoint::Create(db_.get(), &made);
     const std::unique_ptr<rocksdb::Checkpoint> checkpoint(made);
-    if (status.ok()) status = checkpoint->CreateCheckpoint(directory, /*log_size_for_flush=*/0);
+    // So many bytes of log would make it flush: never.
+    constexpr uint64_t kNoFlush = std::numeric_limits<uint64_t>::max();
+    if (status.ok()) status = checkpoint->CreateCheckpoint(directory, kNoFlush);
     TOWLINE_RETURN_IF_ERROR(FromRocksDb(status, absl::StrCat("cannot make checkpoint ", directory)));
     return SyncParent(directory);
   }

@@ -25,11 +25,11 @@ namespace {
 
 constexpr char kClusterId[] = "0123456789abcdef01234567";
 
-v1::Position PositionAt(uint64_t lsn) {
+v1::Position PositionAt(uint64_t lsn, uint64_t term = 1) {
   v1::Position position;
   position.set_cluster_id(kClusterId);
-  position.set_term(1);
-  position.set_term_id(0x1111);
+  position.set_term(term);
+  position.set_term_id(0x1111 * term);
   position.set_lsn(lsn);
   position.set_chain(0xc0 + lsn);
   return position;
@@ -57,7 +57,7 @@ absl::StatusOr<v1::WriteResponse> WriteLocked(FakeState& state, const v1::WriteR
     }
   }
   v1::WriteResponse response;
-  *response.mutable_position() = PositionAt(ApplyLocked(state, request));
+  *response.mutable_position() = PositionAt(ApplyLocked(state, request), state.term);
   if (request.has_request_id()) state.request_ids[id] = response;
   return response;
 }
@@ -70,9 +70,19 @@ class FakeKv final : public v1::KvService::Service {
 
   grpc::Status Write(grpc::ServerContext*, const v1::WriteRequest* request, v1::WriteResponse* response) override {
     MutexLock lock(&state_.mutex);
+    state_.writes.push_back(*request);
     if (!state_.refuse_writes.ok()) return ToGrpcStatus(state_.refuse_writes);
+    if (!state_.write_errors.empty()) {
+      const absl::Status error = std::move(state_.write_errors.front());
+      state_.write_errors.pop_front();
+      if (!error.ok()) return ToGrpcStatus(error);
+    }
     auto written = WriteLocked(state_, *request);
     if (!written.ok()) return ToGrpcStatus(written.status());
+    if (state_.lose_answers > 0) {
+      --state_.lose_answers;
+      return {grpc::StatusCode::UNAVAILABLE, "Socket closed"};
+    }
     *response = *std::move(written);
     return grpc::Status::OK;
   }
@@ -92,6 +102,7 @@ class FakeKv final : public v1::KvService::Service {
         return ToGrpcStatus(absl::InvalidArgumentError("a hole in the stream's sequence"));
       }
       ++state_.stream_messages;
+      if (request.has_durability()) ++state_.stream_durability;
       response.clear_refused();
       for (const v1::WriteRequest& element : request.elements()) {
         if (state_.cut_stream_after > 0 && state_.stream_elements >= state_.cut_stream_after) {
@@ -110,15 +121,30 @@ class FakeKv final : public v1::KvService::Service {
 
   grpc::Status Get(grpc::ServerContext*, const v1::GetRequest* request, v1::GetResponse* response) override {
     MutexLock lock(&state_.mutex);
+    state_.gets.push_back(*request);
+    if (const absl::Status refused = RefusedRead(*request); !refused.ok()) return ToGrpcStatus(refused);
     const auto entry = state_.entries.find(request->key());
     if (entry != state_.entries.end()) *response->mutable_entry() = entry->second;
-    *response->mutable_position() = PositionAt(state_.log.size());
+    *response->mutable_position() = PositionAt(state_.log.size(), state_.term);
+    return grpc::Status::OK;
+  }
+
+  grpc::Status BatchGet(grpc::ServerContext*, const v1::BatchGetRequest* request,
+                        v1::BatchGetResponse* response) override {
+    MutexLock lock(&state_.mutex);
+    if (const absl::Status refused = RefusedRead(*request); !refused.ok()) return ToGrpcStatus(refused);
+    for (const std::string& key : request->keys()) {
+      const auto entry = state_.entries.find(key);
+      if (entry != state_.entries.end()) *response->add_entries() = entry->second;
+    }
+    *response->mutable_position() = PositionAt(state_.log.size(), state_.term);
     return grpc::Status::OK;
   }
 
   grpc::Status Scan(grpc::ServerContext*, const v1::ScanRequest* request, v1::ScanResponse* response) override {
     MutexLock lock(&state_.mutex);
     state_.scans.push_back(*request);
+    if (const absl::Status refused = RefusedRead(*request); !refused.ok()) return ToGrpcStatus(refused);
     const uint32_t limit = std::min(request->limit() == 0 ? 1000u : request->limit(), state_.page_limit);
     const std::string from = std::max(request->begin(), request->page_token());
     for (auto entry = state_.entries.lower_bound(from); entry != state_.entries.end(); ++entry) {
@@ -130,11 +156,20 @@ class FakeKv final : public v1::KvService::Service {
       }
       *response->add_entries() = entry->second;
     }
-    *response->mutable_position() = PositionAt(state_.log.size());
+    *response->mutable_position() = PositionAt(state_.log.size(), state_.term);
     return grpc::Status::OK;
   }
 
  private:
+  template <typename Request>
+  absl::Status RefusedRead(const Request& request) TOWLINE_NO_THREAD_SAFETY_ANALYSIS {
+    if (!state_.refuse_reads.ok()) return state_.refuse_reads;
+    if (!request.has_min_position()) return absl::OkStatus();
+    if (!state_.refuse_bookmarks.ok()) return state_.refuse_bookmarks;
+    if (request.min_position().lsn() <= state_.log.size()) return absl::OkStatus();
+    return MakeError(absl::StatusCode::kUnavailable, "behind", "the state is not there yet");
+  }
+
   void TakeElement(const v1::WriteRequest& element,
                    v1::WriteStreamResponse& response) TOWLINE_NO_THREAD_SAFETY_ANALYSIS {
     ++state_.stream_elements;
@@ -269,6 +304,7 @@ class FakeAdmin final : public v1::AdminService::Service {
   grpc::Status GetHistory(grpc::ServerContext*, const v1::GetHistoryRequest*,
                           v1::GetHistoryResponse* response) override {
     MutexLock lock(&state_.mutex);
+    if (state_.no_history) return {grpc::StatusCode::UNAVAILABLE, "gone"};
     response->set_cluster_id(state_.status.cluster_id());
     *response->mutable_history() = state_.status.history();
     return grpc::Status::OK;
@@ -280,6 +316,7 @@ class FakeAdmin final : public v1::AdminService::Service {
     response->set_primary_node_id("p1");
     MutexLock lock(&state_.mutex);
     *response->mutable_members() = state_.status.members();
+    if (state_.topology.term() > 0) *response = state_.topology;
     return grpc::Status::OK;
   }
   grpc::Status RemoveMember(grpc::ServerContext*, const v1::RemoveMemberRequest* request,
@@ -331,7 +368,7 @@ class FakeAdmin final : public v1::AdminService::Service {
 uint64_t ApplyLocked(FakeState& state, const v1::WriteRequest& request) {
   v1::Record record;
   record.set_lsn(state.log.size() + 1);
-  record.set_term(1);
+  record.set_term(state.term);
   record.set_commit_time_us(1'700'000'000'000'000 + record.lsn());
   record.set_chain(0xc0 + record.lsn());
   *record.mutable_change()->mutable_batch()->mutable_operations() = request.operations();

@@ -53,6 +53,13 @@ struct FakeState {
   bool slots_unknown = false;               // ListSlots says so
   uint32_t page_limit = 2;                  // Scan: at most so many entries in a page
   v1::PullStart own_start;                  // what DescribeStart answers
+  std::deque<absl::Status> write_errors;    // Write: answered first, one after the other; OK = the write goes through
+  int lose_answers = 0;                     // Write: so many are written, and answered UNAVAILABLE
+  absl::Status refuse_reads;                // Get, BatchGet and Scan
+  absl::Status refuse_bookmarks;            // the same, with min_position only
+  uint64_t term = 1;                        // of new records and of the state's position
+  v1::GetTopologyResponse topology;         // what GetTopology answers, if it has a term
+  bool no_history = false;                  // GetHistory: UNAVAILABLE
 
   // What was seen.
   std::vector<v1::PullAck> acks;
@@ -65,6 +72,9 @@ struct FakeState {
   uint64_t stream_messages = 0;
   uint64_t stream_elements = 0;
   std::vector<v1::ScanRequest> scans;
+  std::vector<v1::WriteRequest> writes;  // Write, also those that were refused
+  std::vector<v1::GetRequest> gets;      // likewise
+  uint64_t stream_durability = 0;        // WriteStream messages that say how durable
   std::vector<v1::ForecastSlotsRequest> forecasts;
 };
 

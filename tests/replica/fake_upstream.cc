@@ -79,6 +79,27 @@ void FakePull::SendDecision(const LogMaker& log, v1::ResumeDecision decision, co
   if (decision != v1::RESUME_DECISION_PARTIAL) inbox.Close(absl::OkStatus());
 }
 
+void FakePull::SendRewind(const LogMaker& log, Lsn common_lsn) {
+  v1::PullResponse response;
+  v1::PullStarted& started = *response.mutable_started();
+  started.set_decision(v1::RESUME_DECISION_REWIND);
+  started.set_reason("diverged");
+  started.set_cluster_id(log.cluster_id());
+  started.set_node_id("p1");
+  started.set_term(log.term());
+  started.set_durable_lsn(log.end_lsn());
+  started.set_first_retained_lsn(1);
+  started.set_common_lsn(common_lsn);
+  for (const HistoryEntry& entry : log.history()) {
+    v1::HistoryEntry& added = *started.add_history();
+    added.set_term(entry.term);
+    added.set_start_lsn(entry.start_lsn);
+    added.set_term_id(entry.term_id);
+  }
+  inbox.Send(std::move(response));
+  inbox.Close(absl::OkStatus());
+}
+
 void FakePull::SendFrames(const v1::FrameBatch& batch) {
   v1::PullResponse response;
   *response.mutable_frames() = batch;

@@ -112,6 +112,8 @@ class FakePull {
   void SendPartial(const LogMaker& log);
   void SendDecision(const LogMaker& log, v1::ResumeDecision decision, const std::string& reason,
                     uint32_t retry_after_ms = 0);
+  // Answers with REWIND, reason diverged.
+  void SendRewind(const LogMaker& log, Lsn common_lsn);
   void SendFrames(const v1::FrameBatch& batch);
   void SendHeartbeat(uint64_t sequence, Lsn durable_lsn, Lsn committed_lsn = 0);
   void SendEnded(const std::string& reason);
