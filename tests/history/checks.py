@@ -329,7 +329,7 @@ def fencing(history):
     yield from late_acknowledgements(history)
     done = sorted((promotion for promotion in history.promotions if promotion["ok"]), key=lambda each: each["at"])
     for before, after in zip(done, done[1:]):
-        if after["term"] <= before["term"]:
+        if after["start"] >= before["at"] and after["term"] <= before["term"]:
             yield Violation("C12", f"{after['node']} was promoted to term {after['term']} after term {before['term']}")
     terms = {promotion["term"] for promotion in done}
     for record in history.timeline:
