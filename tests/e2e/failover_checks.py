@@ -1,10 +1,14 @@
 """What tests of promotions share: a cluster whose primary changes, under clients whose history is recorded and checked."""
 
-import json
-
+import grpc
 import harness
-from harness import NodeTest, wait_until
+from harness import SLOW, NodeTest, wait_until
 from recorder import Recorder
+import towline_client  # the stubs are on the path once harness is imported
+from towline.v1 import failover_service_pb2 as pb
+from towline.v1 import failover_service_pb2_grpc as pb_grpc
+
+TIMEOUT = 60 * SLOW
 
 OPTIONS = {"wal.segment_bytes": "1MiB", "slots.persist_interval": "100ms", "start.peer_wait": "1s"}
 
@@ -35,32 +39,31 @@ class FailoverTest(NodeTest):
 
     # --- Operators ---
 
-    def try_promote(self, recorder, node, *arguments):
+    def try_promote(self, recorder, node):
         """The report, or None if it was refused. What is refused may have made promises."""
         def call():
-            result = node.towctl("promote", node.node_id, *arguments, "-o", "json", check=False)
-            if result.returncode != 0:
-                raise Refused(result.stderr)
-            return json.loads(result.stdout)
+            with grpc.insecure_channel(node.endpoint) as channel:
+                return pb_grpc.FailoverServiceStub(channel).Promote(pb.PromoteRequest(), timeout=TIMEOUT).report
 
         try:
             return recorder.promotion(node, call)
-        except Refused as refused:
-            recorder.did(node, f"promotion refused: {refused}")
+        except grpc.RpcError as error:
+            recorder.did(node, f"promotion refused: {towline_client.error_of(error) or error.details()}")
             return None
 
-    def promote(self, recorder, node, *arguments):
+    def promote(self, recorder, node):
         """Promotes the node, which may take a few attempts while members come and go."""
-        report = wait_until(lambda: self.try_promote(recorder, node, *arguments), f"promotion of {node.node_id}", timeout=60,
-                            interval=0.2, describe=lambda: recorder.events[-1])
+        report = wait_until(lambda: self.try_promote(recorder, node), f"promotion of {node.node_id}", timeout=60,
+                            interval=0.2, describe=lambda: recorder.last("node"))
         node.wait_state("writable")
         return report
 
     def switchover(self, recorder, node):
         def call():
-            result = json.loads(node.towctl("switchover", "--to", node.node_id, "-o", "json").stdout)
-            self.pauses.append(result["write_pause_us"] / 1000)
-            return result["report"]
+            with grpc.insecure_channel(node.endpoint) as channel:
+                response = pb_grpc.FailoverServiceStub(channel).Switchover(pb.SwitchoverRequest(), timeout=TIMEOUT)
+            self.pauses.append(response.write_pause_us / 1000)
+            return response.report
 
         report = recorder.promotion(node, call)
         node.wait_state("writable")
@@ -82,11 +85,11 @@ class FailoverTest(NodeTest):
         recorder.wait_acked(acked)
         recorder.wait_received(received)
 
-    def assert_only_partial(self, primary, *what):
-        resync = primary.status()["resync"]
-        self.assertEqual((resync["full_total"], resync["rewind_total"]), (0, 0), (what, resync))
-        refused = {key: count for key, count in resync["consumers_by_reason"].items() if not key.startswith("partial/")}
-        self.assertEqual(refused, {}, resync)
+    def resyncs(self, node):
+        """What has been decided there of replicas and consumers, but for partial resyncs."""
+        resync = node.status()["resync"]
+        return {key: count for decisions in (resync["by_reason"], resync["consumers_by_reason"])
+                for key, count in decisions.items() if key.split("/")[0] in ("full", "rewind", "refuse")}
 
     def random_moment(self, seconds=0.3):
         """Waits a random time: here the time itself is the test."""
@@ -100,7 +103,3 @@ class FailoverTest(NodeTest):
         others = [node for node in recorder.nodes if node is not primary]
         self.wait_follows(primary, *others)
         return recorder.check(primary)
-
-
-class Refused(Exception):
-    pass
