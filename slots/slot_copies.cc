@@ -225,14 +225,4 @@ absl::Status SlotTable::HandOver(const std::string& origin) {
   return absl::OkStatus();
 }
 
-std::vector<Slot> CopiesWithoutLog(const std::vector<Slot>& slots, uint64_t data_generation, Lsn first_lsn) {
-  std::vector<Slot> lost;
-  for (const Slot& slot : slots) {
-    if (!IsCopy(slot)) continue;
-    const bool whole = HoldsLog(slot) && slot.data_generation == data_generation && slot.confirmed_lsn + 1 >= first_lsn;
-    if (!whole) lost.push_back(slot);
-  }
-  return lost;
-}
-
 }  // namespace towline::slots

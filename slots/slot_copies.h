@@ -68,10 +68,6 @@ class SlotFeed {
   std::map<std::string, uint64_t> dropped_;  // name -> version
 };
 
-// Those of the copies among `slots` whose owners could not resume from a log of `data_generation` that begins at
-// `first_lsn`, if this node were promoted.
-std::vector<Slot> CopiesWithoutLog(const std::vector<Slot>& slots, uint64_t data_generation, Lsn first_lsn);
-
 }  // namespace towline::slots
 
 #endif  // TOWLINE_SLOTS_SLOT_COPIES_H_

@@ -180,16 +180,20 @@ class Recorder:
         self.emit("node", node=node.node_id, what=what, at=self.now())
 
     def promotion(self, node, call):
-        """Runs `call`, which promotes `node` and returns the report, or raises."""
+        """Runs `call`, which promotes `node` and returns the PromotionReport, or raises."""
         start = self.now()
         try:
             report = call()
         except BaseException:
             self.emit("promotion", start=start, at=self.now(), ok=False, node=node.node_id, forced=False)
             raise
-        self.emit("promotion", start=start, at=self.now(), ok=True, node=report["node_id"], forced=report["forced"],
-                  term=report["term"], term_id=report["term_id"], lsn=report["start_lsn"])
+        self.emit("promotion", start=start, at=self.now(), ok=True, node=report.node_id, forced=report.forced,
+                  term=report.term, term_id=hex_id(report.term_id), lsn=report.start_lsn)
         return report
+
+    def last(self, event):
+        """The newest event of that sort."""
+        return next((each for each in reversed(self.events) if each["event"] == event), None)
 
     def justify(self, decision, count, why):
         """So many resyncs of this decision (full, rewind) have a reason."""

@@ -36,7 +36,7 @@ class Consumer:
     def run(self):
         while not self.recorder.stopping:
             for node in self.recorder.nodes:
-                if node.running and not self.recorder.stopping:
+                if node.running and not node.paused and not self.recorder.stopping:
                     self._try(node)
             self.recorder.pause(0.02)
 

@@ -248,7 +248,12 @@ def slot_is_ahead_of_its_replica(events):
 
 
 def log_of_a_slot_is_gone(events):
-    events.append(status("n3", 8.9, 2, 6, [slot("c1", 2, state="inactive", kind="consumer", origin="n2")], first_lsn=5))
+    events.append(status("n3", 8.9, 2, 6, [slot("c1", 2, state="inactive", kind="consumer")], first_lsn=5))
+
+
+def log_of_a_copy_is_gone(events):
+    for at in (8.9, 19.0):
+        events.append(status("n3", at, 2, 6, [slot("c1", 2, state="inactive", kind="consumer", origin="n2")], first_lsn=5))
 
 
 def full_resync_without_a_reason(events):
@@ -311,7 +316,7 @@ BAD = {
     "C7": (state_lacks_a_change, state_differs_at_one_position, state_is_of_another_line),
     "C8": (read_of_a_ghost, stream_of_a_ghost, stream_goes_back_to_the_old_line),
     "C9": (read_is_older_than_its_bookmark, read_misses_a_change, read_covers_a_discarded_bookmark, reads_go_back),
-    "C10": (slot_goes_back, slot_is_ahead_of_its_replica, log_of_a_slot_is_gone),
+    "C10": (slot_goes_back, slot_is_ahead_of_its_replica, log_of_a_slot_is_gone, log_of_a_copy_is_gone),
     "C11": (full_resync_without_a_reason, rewind_without_a_reason, too_much_is_sent_again),
     "C12": (node_goes_back_a_term, term_has_two_beginnings, old_primary_goes_on, term_of_nobody, promotion_that_never_was),
     "C13": (nothing_is_written_after_the_fault, nobody_converges),

@@ -272,9 +272,13 @@ def sessions(history):
 
 # --- C10 to C13: slots, resyncs, fencing, liveness ---
 
+COPIES_SECONDS = 5.0  # in which a node sees that the log of a copy is not there any more
+
+
 def slots(history):
     """C10"""
     confirmed = {}  # (node, slot, generation) -> LSN
+    without_log = {}  # (node, slot) -> since when its log is not there
     waiting = collections.defaultdict(list)  # replica -> [(sample, LSN that its slot confirms)]
     for sample in history.status:
         node = sample["node"]
@@ -284,10 +288,12 @@ def slots(history):
             if slot["confirmed_lsn"] < confirmed.get(key, 0) and not sample.get("restarted"):
                 yield Violation("C10", f"{name} went back from LSN {confirmed[key]} to {slot['confirmed_lsn']}")
             confirmed[key] = slot["confirmed_lsn"]
-            if slot["state"] != "invalidated" and slot["confirmed_lsn"] + 1 < sample["first_lsn"]:
+            whole = slot["state"] == "invalidated" or slot["confirmed_lsn"] + 1 >= sample["first_lsn"]
+            since = without_log.setdefault(key[:2], sample["at"]) if not whole else without_log.pop(key[:2], None)
+            if not whole and sample["at"] >= since + (COPIES_SECONDS if slot["origin"] else 0):
                 yield Violation("C10", f"{name} needs LSN {slot['confirmed_lsn'] + 1}, the log begins at "
                                 f"{sample['first_lsn']}")
-            if slot["kind"] == "replica" and not slot["origin"]:
+            if slot["kind"] == "replica" and not slot["origin"] and slot["state"] in ("active", "inactive"):
                 waiting[slot["name"]].append((sample["term"], slot["confirmed_lsn"], name))
         for term, lsn, name in waiting.pop(node, []):
             if term == sample["term"] and lsn > sample["durable_lsn"]:
@@ -323,7 +329,7 @@ def fencing(history):
     yield from late_acknowledgements(history)
     done = sorted((promotion for promotion in history.promotions if promotion["ok"]), key=lambda each: each["at"])
     for before, after in zip(done, done[1:]):
-        if after["term"] <= before["term"]:
+        if after["start"] >= before["at"] and after["term"] <= before["term"]:
             yield Violation("C12", f"{after['node']} was promoted to term {after['term']} after term {before['term']}")
     terms = {promotion["term"] for promotion in done}
     for record in history.timeline:
