@@ -24,7 +24,8 @@ absl::StatusOr<Lsn> Controller::CheckRewind(const v1::PullStarted& started) cons
     return MakeError(absl::StatusCode::kFailedPrecondition, reason, message);
   };
   TOWLINE_ASSIGN_OR_RETURN(const History theirs, HistoryFromProto(started.history()));
-  if (start_.oldest_rewind_lsn() == 0) return refuse("malformed", "the upstream decided what was not offered");
+  if (start_.oldest_rewind_lsn() == 0 || own.empty())
+    return refuse("malformed", "the upstream decided what was not offered");
   if (theirs.empty() || theirs.back().term < own.back().term) {
     return refuse("stale_upstream", absl::StrCat("the upstream's log is of ", FormatHistory(theirs),
                                                  ", this node's of the higher ", FormatHistory(own)));

@@ -88,6 +88,9 @@ StageResult Rewind::Build() {
   if (!numbers.ok()) return Failed(numbers.status());
   const uint64_t number = std::max(old_->number(), numbers->empty() ? 0 : numbers->back()) + 1;
   control_.generation = number;
+  if (Failpoint("rewind_switch_early")) {
+    host_.control().Update(true, [number](Control& control) { control.generation = number; }).IgnoreError();
+  }
   absl::Status made = MakeFiles(number, lsn);
   if (!made.ok()) return Failed(Annotate(made, "making the files of the new generation"));
   absl::Status opened = Open(number);
@@ -116,7 +119,7 @@ absl::Status Rewind::MakeFiles(uint64_t number, Lsn checkpoint_lsn) {
   TOWLINE_RETURN_IF_ERROR(fs.CreateDirectory(wal));
   TOWLINE_RETURN_IF_ERROR(
       wal::CutLog(fs, WalDirectory(env_.data_directory, old_->number()), wal, first_lsn_, common_lsn_));
-  return Failpoint("rewind_skip_directory_sync") ? absl::OkStatus() : fs.SyncDirectory(directory);
+  return fs.SyncDirectory(directory);
 }
 
 // The new log begins where the old one does now, so that becomes its base.

@@ -259,6 +259,8 @@ void RewindCheckpoints::Drop(Lsn lsn, LogLevel level, absl::string_view why) {
   }
   const std::string unfinished = JoinPath(directory_, absl::StrCat(lsn, ".removed"));
   absl::Status removed = env_.fs.Rename(Path(lsn), unfinished);
+  // A power loss must not leave the name with some of its files.
+  if (removed.ok()) removed = env_.fs.SyncDirectory(directory_);
   if (removed.ok()) removed = RemoveAll(env_.fs, unfinished);
   env_.logger.Log(level, "rewind_checkpoint_removed", {{"lsn", lsn}, {"why", why}, {"status", removed.ToString()}});
 }

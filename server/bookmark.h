@@ -13,8 +13,8 @@
 namespace towline {
 
 // Returns when the live state covers the position. INVALID_ARGUMENT, reason invalid_position; UNAVAILABLE, reason
-// behind or no_data; FAILED_PRECONDITION, reason cluster_mismatch, position_discarded or rebootstrapping. Waits on the
-// calling thread, as few as may wait at a time.
+// behind or no_data; FAILED_PRECONDITION, reason cluster_mismatch, position_discarded, rebootstrapping or rewinding.
+// Waits on the calling thread, as few as may wait at a time.
 absl::Status AwaitPosition(Node& node, const v1::Position& position, uint32_t wait_ms);
 
 // The same for a request with min_position and wait_ms.

@@ -65,6 +65,7 @@ class ReplicaNode : public ReplicaHost {
   ControlFile& control() override { return *control_file; }
   std::shared_ptr<Generation> LiveGeneration() override { return live; }
   void SwitchGeneration(std::shared_ptr<Generation> generation) override;
+  void SetRewinding(bool value) override { rewinding.push_back(value); }
   void OnHeartbeat(uint64_t sequence, Lsn durable_lsn, Lsn committed_lsn) override;
   void OnSlotCopies(const slots::SlotCopies& told) override { copies.push_back(told); }
   void OnUpstreamPath(const UpstreamPath& path) override { paths.push_back(path); }
@@ -83,6 +84,7 @@ class ReplicaNode : public ReplicaHost {
   FakeUpstream upstream{&clock};
   std::shared_ptr<Generation> live;
   std::vector<uint64_t> switched_to;
+  std::vector<bool> rewinding;  // as SetRewinding told
   std::vector<uint64_t> heartbeats;
   std::vector<slots::SlotCopies> copies;
   std::vector<UpstreamPath> paths;

@@ -231,10 +231,17 @@ TEST_F(StreamFaultsTest, AControlThatCannotBeWrittenEndsTheNodeWithoutAnAck) {
 }
 
 TEST_F(StreamFaultsTest, ADecisionThatThisVersionCannotDoHalts) {
-  node_->upstream.on_pull = [&](FakePull& pull) { pull.SendDecision(log_, v1::RESUME_DECISION_REWIND, "diverged"); };
+  node_->upstream.on_pull = [&](FakePull& pull) { pull.SendDecision(log_, v1::RESUME_DECISION_UNSPECIFIED, "new"); };
   node_->Start();
   ASSERT_TRUE(node_->RunUntil([&] { return node_->status().state == "halted"; }));
   EXPECT_EQ(node_->status().halt_reason, "unsupported_decision");
+}
+
+TEST_F(StreamFaultsTest, ARewindThatWasNotOfferedHalts) {
+  node_->upstream.on_pull = [&](FakePull& pull) { pull.SendDecision(log_, v1::RESUME_DECISION_REWIND, "diverged"); };
+  node_->Start();
+  ASSERT_TRUE(node_->RunUntil([&] { return node_->status().state == "halted"; }));
+  EXPECT_EQ(node_->status().halt_reason, "malformed");
 }
 
 // --- Slots on heartbeats ---

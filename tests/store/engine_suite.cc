@@ -130,8 +130,9 @@ TEST_F(EngineTest, AStoreIsOpenOnlyOnce) { EXPECT_FALSE(factory_->Open(dir_.Join
 
 TEST_F(EngineTest, ACheckpointIsAStoreOfItsOwn) {
   Put("a", "1");
+  ASSERT_THAT(store_->Flush(/*wait=*/true), IsOk());
+  Put("a", "2");  // persisted is what a checkpoint holds
   ASSERT_THAT(store_->Checkpoint(dir_.Join("checkpoint")), IsOk());
-  Put("a", "2");
   store_.reset();
   TOWLINE_ASSERT_OK_AND_ASSIGN(const auto copy, factory_->Open(dir_.Join("checkpoint")));
   EXPECT_THAT(copy->GetPersisted("a"), IsOkAndHolds(Optional(std::string("1"))));
@@ -140,6 +141,35 @@ TEST_F(EngineTest, ACheckpointIsAStoreOfItsOwn) {
   ASSERT_THAT(copy->Write(std::move(batch)), IsOk());
   Open();
   EXPECT_THAT(Scan(), ElementsAre(Pair("a", "2")));
+}
+
+// A store never changes a file in place, so that the files of a checkpoint may have second names.
+TEST_F(EngineTest, LinksToACheckpointAreAnotherStore) {
+  FileSystem& fs = *PosixFileSystem();
+  Put("a", "1");
+  ASSERT_THAT(store_->Flush(/*wait=*/true), IsOk());
+  ASSERT_THAT(store_->Checkpoint(dir_.Join("checkpoint")), IsOk());
+  if (!Exists(fs, dir_.Join("checkpoint"))) GTEST_SKIP() << "this engine keeps no files here";
+  TOWLINE_ASSERT_OK_AND_ASSIGN(const std::vector<std::string> names, fs.List(dir_.Join("checkpoint")));
+  std::map<std::string, std::string> before;
+  ASSERT_THAT(fs.CreateDirectory(dir_.Join("linked")), IsOk());
+  for (const std::string& name : names) {
+    TOWLINE_ASSERT_OK_AND_ASSIGN(before[name], ReadFile(fs, JoinPath(dir_.Join("checkpoint"), name)));
+    ASSERT_THAT(fs.Link(JoinPath(dir_.Join("checkpoint"), name), JoinPath(dir_.Join("linked"), name)), IsOk());
+  }
+  for (int life = 0; life < 2; ++life) {
+    TOWLINE_ASSERT_OK_AND_ASSIGN(const auto linked, factory_->Open(dir_.Join("linked")));
+    auto batch = linked->NewBatch();
+    batch->Put("a", "3");
+    ASSERT_THAT(linked->Write(std::move(batch)), IsOk());
+    ASSERT_THAT(linked->Flush(/*wait=*/true), IsOk());
+  }
+  EXPECT_THAT(fs.List(dir_.Join("checkpoint")), IsOkAndHolds(names));
+  for (const auto& [name, bytes] : before) {
+    EXPECT_THAT(ReadFile(fs, JoinPath(dir_.Join("checkpoint"), name)), IsOkAndHolds(bytes)) << name;
+  }
+  TOWLINE_ASSERT_OK_AND_ASSIGN(const auto copy, factory_->Open(dir_.Join("checkpoint")));
+  EXPECT_THAT(copy->Get("a"), IsOkAndHolds(Optional(std::string("1"))));
 }
 
 TEST_F(EngineTest, ABulkLoadBecomesAStore) {

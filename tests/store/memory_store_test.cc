@@ -52,6 +52,7 @@ TEST(MemoryStore, WithAFileSystemAStoreIsAFileInItsDirectory) {
     MemoryStoreFactory factory(options);
     TOWLINE_ASSERT_OK_AND_ASSIGN(const auto store, factory.Open(dir.Join("db")));
     Put(*store, "a", "1");
+    ASSERT_THAT(store->Flush(/*wait=*/true), IsOk());
     ASSERT_THAT(store->Checkpoint(dir.Join("copy")), IsOk());
     Put(*store, "a", "2");
   }
