@@ -104,6 +104,8 @@ class Script : public ReplicaHost {
   void OnHeartbeat(uint64_t, Lsn, Lsn) override {}
   void OnUpstreamPath(const UpstreamPath&) override {}
   const GenerationEnvironment& environment() override { return env_; }
+  void OnSlotCopies(const slots::SlotCopies&) override {}
+  Mutex& fence_gate() override { return gate_; }
 
  private:
   static RewindOptions Rewinds() {
@@ -132,6 +134,7 @@ class Script : public ReplicaHost {
   std::unique_ptr<ControlFile> control_file_;
   std::shared_ptr<Generation> live_;
   FakeUpstream upstream_{&clock_};
+  Mutex gate_;
 };
 
 int Script::Fail(int code, const std::string& what) {
