@@ -26,6 +26,7 @@ struct WriteStreamOptions {
   size_t window_bytes = 16u << 20;  // of unanswered elements; one larger element may pass alone
   size_t message_bytes = 1u << 20;  // of one message; one larger element makes a message of its own
   size_t message_elements = 4096;   // of one message, at most 65536
+  std::optional<v1::Durability> durability;  // commit level of the elements; absent = the primary's default
 };
 
 // Largest encoded element that a message can carry.
@@ -40,6 +41,7 @@ struct WriteStreamAnswer {
   uint64_t first_sequence = 0;
   uint64_t last_sequence = 0;            // everything from first to last is durable and applied, or in `refused`
   std::vector<Refusal> refused;          // ordered by sequence
+  std::vector<v1::DegradedElements> degraded;  // written at a lower level than was asked for, which was accepted
   std::optional<v1::Position> position;  // of the last record written by this stream
   uint64_t committed_lsn = 0;
 };

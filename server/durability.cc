@@ -85,10 +85,10 @@ absl::Status NotReached(const CommitResult& result, const AchievedLevel& achieve
     code = result.closed.code();
   } else {
     info.reason = "replication_timeout";
-    info.message = absl::StrCat("the record is durable here at LSN ", position.lsn(), ", and ", achieved.flushed,
-                                " replicas have flushed and ", achieved.applied, " applied it after ",
-                                level.timeout_micros / 1000, " ms; ", level.replicas, " ", StageName(level.stage),
-                                " were asked for");
+    info.message =
+        absl::StrCat("the record is durable here at LSN ", position.lsn(), ", and ", achieved.flushed,
+                     " replicas have flushed and ", achieved.applied, " applied it after ", level.timeout_micros / 1000,
+                     " ms; ", level.replicas, " ", StageName(level.stage), " were asked for");
     info.next_action = "retry with the same request id to wait again; look at the replicas with towctl status";
   }
   info.metadata["outcome"] = "durable_here";
