@@ -16,7 +16,7 @@
 namespace towline::client {
 namespace {
 
-constexpr int64_t kRemoveMemberMicros = 10'000'000;
+constexpr int64_t kChangeMembersMicros = 10'000'000;
 constexpr int64_t kRecoverMicros = int64_t{24} * 3600 * 1'000'000;
 
 constexpr int64_t kPromotionMicros = int64_t{600} * 1'000'000;
@@ -138,8 +138,12 @@ class GrpcClient final : public Client {
     return Call<v1::DescribeStartResponse>(*replication_, &v1::ReplicationService::Stub::DescribeStart,
                                            v1::DescribeStartRequest());
   }
+  absl::StatusOr<v1::SetMinReplicasResponse> SetMinReplicas(const v1::SetMinReplicasRequest& request) override {
+    return Call<v1::SetMinReplicasResponse>(*admin_, &v1::AdminService::Stub::SetMinReplicas, request,
+                                            kChangeMembersMicros);
+  }
   absl::StatusOr<v1::RemoveMemberResponse> RemoveMember(const v1::RemoveMemberRequest& request) override {
-    return Call<v1::RemoveMemberResponse>(*admin_, &v1::AdminService::Stub::RemoveMember, request, kRemoveMemberMicros);
+    return Call<v1::RemoveMemberResponse>(*admin_, &v1::AdminService::Stub::RemoveMember, request, kChangeMembersMicros);
   }
   absl::StatusOr<v1::BootstrapResponse> Bootstrap() override {
     return Call<v1::BootstrapResponse>(*admin_, &v1::AdminService::Stub::Bootstrap, v1::BootstrapRequest());

@@ -93,6 +93,7 @@ class Client {
   virtual absl::StatusOr<v1::DescribeStartResponse> DescribeStart() = 0;
   virtual absl::StatusOr<v1::BootstrapResponse> Bootstrap() = 0;
   // Waits ten seconds longer than other calls.
+  virtual absl::StatusOr<v1::SetMinReplicasResponse> SetMinReplicas(const v1::SetMinReplicasRequest& request) = 0;
   virtual absl::StatusOr<v1::RemoveMemberResponse> RemoveMember(const v1::RemoveMemberRequest& request) = 0;
   // Waits a day: the records that come back may be many.
   virtual absl::StatusOr<v1::RecoverResponse> Recover(const v1::RecoverRequest& request) = 0;

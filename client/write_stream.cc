@@ -24,7 +24,7 @@ class SyncWriteStream final : public WriteStream {
                   OnWriteStreamAnswer on_answer)
       : options_(options), on_answer_(std::move(on_answer)), stub_(v1::KvService::NewStub(std::move(channel))) {
     stream_ = stub_->WriteStream(&context_);
-    pending_.set_first_sequence(1);
+    BeginMessage(1);
     writer_ = std::thread([this] { SendMessages(); });
     reader_ = std::thread([this] { ReadAnswers(); });
   }
@@ -76,6 +76,11 @@ class SyncWriteStream final : public WriteStream {
            static_cast<size_t>(pending_.elements_size()) < options_.message_elements;
   }
 
+  void BeginMessage(uint64_t first_sequence) TOWLINE_NO_THREAD_SAFETY_ANALYSIS {
+    pending_.set_first_sequence(first_sequence);
+    if (options_.durability.has_value()) *pending_.mutable_durability() = *options_.durability;
+  }
+
   // Takes the gathered message; false when there is nothing more to send.
   bool TakeMessage(v1::WriteStreamRequest& message) TOWLINE_EXCLUDES(mutex_) {
     MutexLock lock(&mutex_);
@@ -83,8 +88,7 @@ class SyncWriteStream final : public WriteStream {
     if (pending_.elements().empty() || broken_) return false;
     message.Clear();
     message.Swap(&pending_);
-    if (options_.durability.has_value()) *message.mutable_durability() = *options_.durability;
-    pending_.set_first_sequence(last_sequence_ + 1);
+    BeginMessage(last_sequence_ + 1);
     pending_bytes_ = 0;
     sent_sequence_ = last_sequence_;
     changed_.NotifyAll();
@@ -144,6 +148,7 @@ class SyncWriteStream final : public WriteStream {
     answer.last_sequence = response.acked_sequence();
     answer.committed_lsn = response.committed_lsn();
     if (response.has_position()) answer.position = response.position();
+    answer.degraded.assign(response.degraded().begin(), response.degraded().end());
     while (!refused_.empty() && refused_.begin()->first <= answer.last_sequence) {
       answer.refused.push_back({refused_.begin()->first, std::move(refused_.begin()->second)});
       refused_.erase(refused_.begin());

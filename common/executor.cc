@@ -100,9 +100,8 @@ class ThreadExecutor : public Executor {
 }  // namespace
 
 void SetThreadPriority(LoopPriority priority) {
-  if (priority == LoopPriority::kNormal) return;
   const sched_param none{};
-  (void)pthread_setschedparam(pthread_self(), SCHED_BATCH, &none);
+  (void)pthread_setschedparam(pthread_self(), priority == LoopPriority::kNormal ? SCHED_OTHER : SCHED_BATCH, &none);
   if (priority == LoopPriority::kBackground) (void)setpriority(PRIO_PROCESS, 0, kBackgroundNice);
 }
 

@@ -18,6 +18,7 @@
 #include "ctl/bench_load.h"
 #include "ctl/bench_requests.h"
 #include "ctl/bench_watch.h"
+#include "ctl/durability_flags.h"
 
 namespace towline::ctl {
 namespace {
@@ -41,6 +42,7 @@ struct BenchOptions {
   bool no_ceiling = false;
   bool no_fill = false;
   bool idle_probe = false;
+  DurabilityFlags durability;
 };
 
 // Everything that one run found out.
@@ -50,6 +52,8 @@ struct BenchReport {
   std::optional<LoadResult> ping_after;
   v1::WalStatus wal_before;
   v1::WalStatus wal_after;
+  v1::CommitStatus commit_before;
+  v1::CommitStatus commit_after;
   std::map<std::string, ReplicaWatch::Lag> lags;
   bool caught_up_known = false;
   std::optional<double> caught_up_seconds;
@@ -57,8 +61,9 @@ struct BenchReport {
 
 class Bench {
  public:
-  Bench(Context& context, const BenchOptions& options, client::Client& client)
-      : context_(context), options_(options), client_(client) {}
+  Bench(Context& context, const BenchOptions& options, std::optional<v1::Durability> durability,
+        client::Client& client)
+      : context_(context), options_(options), durability_(std::move(durability)), client_(client) {}
 
   int Run();
 
@@ -75,6 +80,7 @@ class Bench {
 
   Context& context_;
   const BenchOptions& options_;
+  const std::optional<v1::Durability> durability_;
   client::Client& client_;
   BenchReport report_;
 };
@@ -92,13 +98,13 @@ LoadOptions Bench::MakeLoad() const {
   load.timeout_us = context_.options().timeout_us;
   load.interrupt = &context_.interrupt();
   if (streaming()) {
-    load.request = StreamTemplate(options_.value_bytes, options_.batch);
+    load.request = StreamTemplate(options_.value_bytes, options_.batch, durability_);
   } else if (options_.mode == "get") {
     load.request = GetTemplate();
   } else if (options_.mode == "ping") {
     load.request = PingTemplate(options_.value_bytes);
   } else {
-    load.request = WriteTemplate(options_.value_bytes);
+    load.request = WriteTemplate(options_.value_bytes, durability_);
   }
   return load;
 }
@@ -142,6 +148,7 @@ absl::Status Bench::Measure() {
   report_.ping_before = MeasureCeiling(load);
   TOWLINE_ASSIGN_OR_RETURN(const v1::GetStatusResponse before, client_.GetStatus());
   report_.wal_before = before.wal();
+  report_.commit_before = before.commit();
   std::unique_ptr<ReplicaWatch> watch;
   if (options_.watch_replicas) watch = std::make_unique<ReplicaWatch>(client_);
   if (streaming()) {
@@ -158,6 +165,7 @@ absl::Status Bench::Measure() {
   }
   TOWLINE_ASSIGN_OR_RETURN(const v1::GetStatusResponse after, client_.GetStatus());
   report_.wal_after = after.wal();
+  report_.commit_after = after.commit();
   report_.ping_after = MeasureCeiling(load);
   return absl::OkStatus();
 }
@@ -239,6 +247,11 @@ Json Bench::ReportJson() const {
   fsync["p50_seconds"] = wal.has_fsync_p50_seconds() ? Json(wal.fsync_p50_seconds()) : Json(nullptr);
   fsync["p99_seconds"] = wal.has_fsync_p99_seconds() ? Json(wal.fsync_p99_seconds()) : Json(nullptr);
   json["server_fsync"] = fsync;
+  json["durability"] = durability_.has_value() ? ProtoToJson(*durability_) : Json(nullptr);
+  Json achieved = Json::object();
+  achieved["timeouts"] = report_.commit_after.timeouts_total() - report_.commit_before.timeouts_total();
+  achieved["degraded"] = report_.commit_after.degraded();
+  json["achieved"] = achieved;
   Json replicas = Json::array();
   for (const auto& [node_id, lag] : report_.lags) {
     replicas.push_back(
@@ -278,6 +291,11 @@ void Bench::PrintReport() const {
     out << "fsync       " << wal.fsync_total() - report_.wal_before.fsync_total() << " calls, mean "
         << FormatSeconds(*mean) << ", p50 " << FormatSeconds(wal.fsync_p50_seconds()) << ", p99 "
         << FormatSeconds(wal.fsync_p99_seconds()) << "\n";
+  }
+  if (durability_.has_value()) {
+    out << "level       " << durability_->replicas() << " replicas "
+        << (durability_->stage() == v1::COMMIT_STAGE_APPLIED ? "applied" : "flushed") << ", "
+        << report_.commit_after.timeouts_total() - report_.commit_before.timeouts_total() << " timeouts\n";
   }
   out << absl::StrFormat("client      %.2f cores\n", load.seconds > 0 ? load.cpu_seconds / load.seconds : 0);
   for (const auto& [node_id, lag] : report_.lags) {
@@ -363,7 +381,9 @@ int RunBench(Context& context, const BenchOptions& options) {
   auto client = context.Connect();
   if (!client.ok()) return context.Fail(client.status());
   if (options.idle_probe) return RunIdleProbe(context, **client, options);
-  return Bench(context, options, **client).Run();
+  const auto durability = DurabilityOf(options.durability);
+  if (!durability.ok()) return context.Fail(durability.status());
+  return Bench(context, options, *durability, **client).Run();
 }
 
 // "10" and "10s" are both seconds.
@@ -393,6 +413,7 @@ void AddBenchCommand(CLI::App& app, Selection& selection) {
             1'000'000'000'000);
   AddSeconds(*bench, "--seconds", &options->micros, "Measured time (default 10s)");
   AddSeconds(*bench, "--warmup", &options->warmup_micros, "Time before that (default 1s)");
+  AddDurabilityFlags(*bench, &options->durability);
   bench->add_flag("--watch-replicas", options->watch_replicas,
                   "Follow the replicas' lag, and wait until there is none");
   bench->add_flag("--no-ceiling", options->no_ceiling, "Do not measure calls that do nothing");

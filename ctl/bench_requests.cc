@@ -62,8 +62,9 @@ void PutDigits(char* to, uint64_t number) {
   }
 }
 
-RequestTemplate WriteTemplate(size_t value_size) {
+RequestTemplate WriteTemplate(size_t value_size, const std::optional<v1::Durability>& durability) {
   v1::WriteRequest request;
+  if (durability.has_value()) *request.mutable_durability() = *durability;
   FillPut(value_size, &request);
   return Locate(request.SerializeAsString(), 1, value_size);
 }
@@ -80,8 +81,9 @@ RequestTemplate PingTemplate(size_t payload_size) {
   return {request.SerializeAsString(), {}};
 }
 
-RequestTemplate StreamTemplate(size_t value_size, size_t batch) {
+RequestTemplate StreamTemplate(size_t value_size, size_t batch, const std::optional<v1::Durability>& durability) {
   v1::WriteStreamRequest request;
+  if (durability.has_value()) *request.mutable_durability() = *durability;
   v1::WriteRequest element;
   FillPut(value_size, &element);
   for (size_t i = 0; i < batch; ++i) *request.add_elements() = element;

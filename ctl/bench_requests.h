@@ -5,8 +5,11 @@
 
 #include <cstddef>
 #include <cstdint>
+#include <optional>
 #include <string>
 #include <vector>
+
+#include "towline/v1/kv_service.pb.h"
 
 namespace towline::ctl {
 
@@ -24,11 +27,12 @@ struct RequestTemplate {
 void PutDigits(char* to, uint64_t number);
 
 // Put of one key with a value of random bytes.
-RequestTemplate WriteTemplate(size_t value_size);
+RequestTemplate WriteTemplate(size_t value_size, const std::optional<v1::Durability>& durability = std::nullopt);
 RequestTemplate GetTemplate();
 RequestTemplate PingTemplate(size_t payload_size);
 // The elements of a WriteStreamRequest, without first_sequence, which the caller puts in front.
-RequestTemplate StreamTemplate(size_t value_size, size_t batch);
+RequestTemplate StreamTemplate(size_t value_size, size_t batch,
+                               const std::optional<v1::Durability>& durability = std::nullopt);
 
 // Encoded field first_sequence.
 std::string SequenceField(uint64_t sequence);

@@ -22,6 +22,7 @@
 #include "common/mutex.h"
 #include "common/rng.h"
 #include "ctl/app.h"
+#include "ctl/durability_flags.h"
 #include "ctl/import_checkpoint.h"
 #include "ctl/import_lines.h"
 #include "ctl/import_tracker.h"
@@ -41,6 +42,7 @@ struct ImportOptions {
   std::string format = "auto";
   std::string checkpoint;
   int64_t retry_for_us = 0;
+  DurabilityFlags durability;
 };
 
 double SecondsSince(SteadyClock::time_point start) {
@@ -111,6 +113,7 @@ class Import {
   SteadyClock::time_point last_progress_ = begin_;
 
   std::atomic<uint64_t> rejected_{0};
+  std::atomic<uint64_t> degraded_{0};
   std::atomic<bool> checkpoint_failed_{false};
   SteadyClock::time_point last_checkpoint_ = begin_;  // the stream's reader thread, and after its end
   absl::Status checkpoint_error_;                     // likewise
@@ -226,7 +229,9 @@ absl::Status Import::SendAll(client::Client& client) {
 
 absl::Status Import::SendOnOneStream(client::Client& client) {
   std::vector<v1::WriteRequest> again = tracker_->BeginStream();
-  const auto stream = client.OpenWriteStream(client::WriteStreamOptions(),
+  client::WriteStreamOptions stream_options;
+  TOWLINE_ASSIGN_OR_RETURN(stream_options.durability, DurabilityOf(options_.durability));
+  const auto stream = client.OpenWriteStream(stream_options,
                                              [this](const client::WriteStreamAnswer& answer) { OnAnswer(answer); });
   // After an interrupt what was sent may still be answered, for as long as any other answer may take.
   Interrupt ended;
@@ -309,6 +314,9 @@ absl::Status Import::TakeLine(client::WriteStream& stream, LineReader::Result re
 
 void Import::OnAnswer(const client::WriteStreamAnswer& answer) {
   tracker_->OnAnswer(answer, [this](uint64_t line, const ErrorInfo& error) { Reject(line, error); });
+  for (const v1::DegradedElements& range : answer.degraded) {
+    degraded_ += range.last_sequence() - range.first_sequence() + 1;
+  }
   if (!checkpoint_failed_ && SteadyClock::now() - last_checkpoint_ >= kCheckpointInterval) (void)SaveProgress();
 }
 
@@ -358,6 +366,7 @@ int Import::Summarize(const absl::Status& status) {
     json["lines"] = lines_;
     json["acked"] = acked;
     json["rejected"] = rejected_.load();
+    json["degraded"] = degraded_.load();
     json["unanswered"] = tracker_->unanswered();
     json["last_acked_line"] = done.last_acked_line;
     json["resumed_behind_line"] = start_.last_acked_line;
@@ -371,6 +380,7 @@ int Import::Summarize(const absl::Status& status) {
                    << tracker_->unanswered() << " unanswered; last acked line " << done.last_acked_line
                    << ", position term " << done.term << " lsn " << done.lsn << ", "
                    << absl::StrFormat("%.0f records/s", static_cast<double>(acked) / std::max(seconds, 1e-9)) << "\n";
+    if (degraded_ > 0) context_.out() << degraded_.load() << " lines have not reached their commit level in time\n";
     if (ended != "end_of_input" && options_.checkpoint.empty()) {
       context_.out() << "lines behind the last acked one may or may not have been written\n";
     }
@@ -400,6 +410,7 @@ void AddImportCommand(CLI::App& app, Selection& selection) {
       "A bad line is reported with its number and skipped; the exit code is then 1. Lines carry request ids, so that "
       "a\n"
       "line that is sent again is not applied again, as long as the server remembers the id.");
+  AddDurabilityFlags(*verb, &options->durability);
   OnSelected(*verb, selection, [options](Context& context) { return Import(context, *options).Run(); });
 }
 

@@ -15,6 +15,7 @@
 #include "common/names.h"
 #include "common/types.h"
 #include "ctl/app.h"
+#include "ctl/durability_flags.h"
 #include "ctl/ranges.h"
 
 namespace towline::ctl {
@@ -33,6 +34,7 @@ struct WriteOptions {
   bool if_exists = false;
   uint64_t if_modified_lsn = 0;
   std::string request_id;
+  DurabilityFlags durability;
 };
 
 struct ReadOptions {
@@ -91,6 +93,8 @@ absl::Status AddConditions(const WriteOptions& options, v1::WriteRequest* reques
     condition->set_key(options.key);
     condition->set_modified_lsn(options.if_modified_lsn);
   }
+  TOWLINE_ASSIGN_OR_RETURN(const auto durability, DurabilityOf(options.durability));
+  if (durability.has_value()) *request->mutable_durability() = *durability;
   if (options.request_id.empty()) return absl::OkStatus();
   return ParseRequestId(options.request_id, request->mutable_request_id());
 }
@@ -104,7 +108,13 @@ int SendWrite(Context& context, const v1::WriteRequest& request) {
     context.Print(ProtoToJson(*response));
   } else {
     context.out() << (response->duplicate() ? "duplicate of" : "ok") << " lsn " << response->position().lsn()
-                  << " term " << response->position().term() << "\n";
+                  << " term " << response->position().term();
+    const v1::AchievedLevel& achieved = response->achieved();
+    if (request.has_durability() || achieved.replicas_flushed() > 0) {
+      context.out() << ", " << achieved.replicas_flushed() << " replicas flushed, " << achieved.replicas_applied()
+                    << " applied" << (achieved.reached() ? "" : ": NOT the level that was asked for");
+    }
+    context.out() << "\n";
   }
   return kExitOk;
 }
@@ -224,9 +234,11 @@ void AddPut(CLI::App& app, Selection& selection) {
   put->add_option("--request-id", options->request_id,
                   "CLIENT:SEQUENCE; a retry with the same id is not applied again");
   put->add_flag("--base64", options->base64, "Key and value are given in base64");
+  AddDurabilityFlags(*put, &options->durability);
   put->footer(
       "Examples:\n  towctl put greeting hello\n  towctl put session/7 alice --ttl 30m\n"
       "  towctl put lock me --if-absent\n  towctl put -- -key-with-a-dash value\n"
+      "  towctl put order/7 paid --replicas 1 --commit-timeout 2s\n"
       "A condition that does not hold is exit code 4.");
   OnSelected(*put, selection, [options](Context& context) {
     v1::WriteRequest request;
@@ -249,6 +261,7 @@ void AddDelete(CLI::App& app, Selection& selection) {
   del->add_option("--request-id", options->request_id,
                   "CLIENT:SEQUENCE; a retry with the same id is not applied again");
   del->add_flag("--base64", options->base64, "Key and bounds are given in base64");
+  AddDurabilityFlags(*del, &options->durability);
   del->footer("Examples:\n  towctl del greeting\n  towctl del session/ --prefix-range\n  towctl del --begin a --end b");
   OnSelected(*del, selection, [options, begin, end](Context& context) {
     v1::WriteRequest request;
@@ -265,6 +278,7 @@ void AddMessage(CLI::App& app, Selection& selection) {
   message->add_option("payload", options->value, "The payload")->required();
   message->add_option("--request-id", options->request_id,
                       "CLIENT:SEQUENCE; a retry with the same id is not applied again");
+  AddDurabilityFlags(*message, &options->durability);
   message->footer("Example:\n  towctl message deploys 'release 7'");
   OnSelected(*message, selection, [options](Context& context) {
     v1::WriteRequest request;

@@ -59,6 +59,25 @@ void PrintReplicas(std::ostream& out, const google::protobuf::RepeatedPtrField<v
   table.Print(out, "  ");
 }
 
+// What writes wait for, and what is answered without it.
+void PrintCommit(std::ostream& out, const v1::CommitStatus& commit, uint32_t min_replicas) {
+  out << "commit    default " << commit.default_replicas() << " " << commit.default_stage() << ", min_replicas "
+      << min_replicas << "; " << commit.acking_members() << " of " << commit.counting_members()
+      << " counting members acknowledge, " << commit.waiters() << " writes wait, " << commit.timeouts_total()
+      << " timeouts\n";
+  if (commit.degraded() || commit.degraded_last_lsn() > 0) {
+    out << (commit.degraded() ? "DEGRADED  " : "          was degraded: ") << "lsn " << commit.degraded_first_lsn()
+        << " to " << commit.degraded_last_lsn() << " answered below the level that was asked for\n";
+  }
+  if (commit.exposed_bytes() > 0) {
+    out << "exposed   " << FormatBytes(commit.exposed_bytes()) << " for " << FormatSeconds(commit.exposed_seconds())
+        << ": answered, and not yet where the default level asks for\n";
+  }
+  if (commit.flow() != "off") {
+    out << "flow      " << commit.flow() << ", replicas " << FormatBytes(commit.flow_lag_bytes()) << " behind\n";
+  }
+}
+
 std::string LagText(const v1::StageLag& lag) {
   if (lag.records() == 0 && lag.seconds() == 0) return "0";
   std::string text = absl::StrCat(lag.records(), ", ", FormatBytes(lag.bytes()));
@@ -201,6 +220,7 @@ void PrintDisk(std::ostream& out, const v1::DiskStatus& disk) {
 void PrintStatusTable(std::ostream& out, const v1::GetStatusResponse& status) {
   PrintNode(out, status);
   PrintLog(out, status.wal(), status.store());
+  if (status.has_commit()) PrintCommit(out, status.commit(), status.min_replicas());
   if (status.has_disk()) PrintDisk(out, status.disk());
   if (status.has_upstream()) {
     out << "upstream  " << OrDash(status.upstream().endpoint()) << "  " << status.upstream().state();

@@ -84,8 +84,8 @@ class CommitTracker {
   // What holds `lsn` now, without waiting.
   AchievedLevel AchievedAt(Lsn lsn, const CommitLevel& level) const TOWLINE_EXCLUDES(mutex_);
 
-  // Whether anybody waits for replicas. Cheap.
-  bool HasWaiters() const { return waiting_.load(std::memory_order_relaxed) != 0; }
+  // Whether a write is on its way that will wait for replicas, or waits (CommitInterest). Cheap.
+  bool HasInterest() const { return interest_.load(std::memory_order_relaxed) != 0; }
 
   // Ends waits whose time is over, and what is left of an episode of degraded answers. Call every few hundredths of a
   // second.
@@ -113,6 +113,8 @@ class CommitTracker {
   CommitStats stats() const TOWLINE_EXCLUDES(mutex_);
 
  private:
+  friend class CommitInterest;
+
   // Stage and number of replicas that waiters wait for. 0 replicas: only while answers are held.
   using GroupKey = std::pair<uint32_t, CommitStage>;
   struct Session {
@@ -154,6 +156,7 @@ class CommitTracker {
   std::atomic<uint32_t> cluster_replicas_{0};
   std::atomic<Lsn> committed_lsn_{0};
   std::atomic<uint64_t> waiting_{0};
+  std::atomic<uint64_t> interest_{0};
 
   mutable Mutex mutex_;
   CommitMembers members_ TOWLINE_GUARDED_BY(mutex_);
@@ -168,6 +171,18 @@ class CommitTracker {
   int64_t degraded_micros_ TOWLINE_GUARDED_BY(mutex_) = 0;  // of the last such answer
   bool degraded_logged_ TOWLINE_GUARDED_BY(mutex_) = false;
   HeartbeatLog exposures_ TOWLINE_GUARDED_BY(mutex_);
+};
+
+// Held by a write from its intake to its answer if it is to wait for replicas.
+class CommitInterest {
+ public:
+  explicit CommitInterest(CommitTracker& tracker) : tracker_(tracker) { tracker_.interest_.fetch_add(1); }
+  ~CommitInterest() { tracker_.interest_.fetch_sub(1); }
+  CommitInterest(const CommitInterest&) = delete;
+  CommitInterest& operator=(const CommitInterest&) = delete;
+
+ private:
+  CommitTracker& tracker_;
 };
 
 }  // namespace towline

@@ -84,6 +84,9 @@ class SourceHost {
   // Its session is over. Called under locks of the session; must not block.
   virtual void OnReplicaGone(const std::string& node_id, uint64_t session_id) = 0;
 
+  // Whether writes wait for what replicas confirm, or are about to.
+  virtual bool WritersWait() = 0;
+
   // Highest LSN that meets the cluster's commit level, as known here.
   virtual Lsn CommittedLsn() = 0;
 

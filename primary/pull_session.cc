@@ -151,7 +151,7 @@ NextResult PullSessionImpl::Next(v1::PullResponse* out) {
   }
   if (TakePath(out)) return NextResult::kMessage;
   // A heartbeat is due a few times a second at most, so it cannot starve records.
-  if (TakeHeartbeat(out)) return NextResult::kMessage;
+  if (TakeHeartbeat(out) || TakePrompt(out)) return NextResult::kMessage;
   const absl::StatusOr<bool> taken = TakeRecords(out);
   if (!taken.ok()) return EndNow(taken.status(), out);
   return *taken ? NextResult::kMessage : NextResult::kWait;
@@ -175,16 +175,32 @@ bool PullSessionImpl::TakeHeartbeat(v1::PullResponse* out) {
   const HeartbeatInfo newest = core_.heartbeat();
   if (newest.sequence == heartbeat_sent_ || newest.sequence == 0) return false;
   heartbeat_sent_ = newest.sequence;
-  v1::Heartbeat* heartbeat = out->mutable_heartbeat();
-  heartbeat->set_sequence(newest.sequence);
-  heartbeat->set_durable_lsn(newest.durable_lsn);
-  heartbeat->set_committed_lsn(newest.committed_lsn);
+  FillHeartbeat(newest, out->mutable_heartbeat());
   if (request_->kind == slots::SlotKind::kReplica && !request_->temporary) {
-    if (const auto news = core_.SlotNews(&slots_told_)) EncodeSlotCopies(*news, heartbeat->mutable_slots());
+    if (const auto news = core_.SlotNews(&slots_told_)) {
+      EncodeSlotCopies(*news, out->mutable_heartbeat()->mutable_slots());
+    }
   }
-  MutexLock lock(&mutex_);
-  heartbeat->set_behind_bytes(live_->spool().BytesBehind(sent_lsn_));
   return true;
+}
+
+// The last heartbeat once more asks the replica for acks without delay until the next one.
+bool PullSessionImpl::TakePrompt(v1::PullResponse* out) {
+  if (prompted_ == heartbeat_sent_ || request_->kind != slots::SlotKind::kReplica) return false;
+  if (!core_.host.WritersWait()) return false;
+  const HeartbeatInfo newest = core_.heartbeat();
+  if (newest.sequence != heartbeat_sent_) return false;  // that one goes first
+  prompted_ = heartbeat_sent_;
+  FillHeartbeat(newest, out->mutable_heartbeat());
+  return true;
+}
+
+void PullSessionImpl::FillHeartbeat(const HeartbeatInfo& from, v1::Heartbeat* out) {
+  out->set_sequence(from.sequence);
+  out->set_durable_lsn(from.durable_lsn);
+  out->set_committed_lsn(from.committed_lsn);
+  MutexLock lock(&mutex_);
+  out->set_behind_bytes(live_->spool().BytesBehind(sent_lsn_));
 }
 
 // False: nothing to send, or no credit for it.
@@ -215,8 +231,10 @@ absl::StatusOr<bool> PullSessionImpl::TakeRecords(v1::PullResponse* out) {
 }
 
 // Small messages go one at a time, as segments do with Nagle's algorithm (RFC 896): a replica that is busy with a sync
-// gets what gathers meanwhile in one piece, which costs it one more sync, not one for each of our groups.
+// gets what gathers meanwhile in one piece, which costs it one more sync, not one for each of our groups. Not while
+// writers wait: the replica puts together by itself what arrives during a sync.
 bool PullSessionImpl::WaitsForAck() {
+  if (core_.host.WritersWait()) return false;
   MutexLock lock(&mutex_);
   const bool outstanding =
       kind_ == slots::SlotKind::kReplica && outgoing_->sent_bytes() != 0 && KeptLocked() < sent_lsn_;

@@ -63,6 +63,8 @@ class PullSessionImpl final : public PullSession, public ServedSession {
   absl::Status OnCredit(const v1::PullCredit& credit);
   bool TakePath(v1::PullResponse* out);
   bool TakeHeartbeat(v1::PullResponse* out);
+  bool TakePrompt(v1::PullResponse* out);
+  void FillHeartbeat(const HeartbeatInfo& from, v1::Heartbeat* out);
   absl::StatusOr<bool> TakeRecords(v1::PullResponse* out);
   bool WaitsForAck() TOWLINE_EXCLUDES(mutex_);
   NextResult EndNow(v1::PullResponse* out);
@@ -90,6 +92,7 @@ class PullSessionImpl final : public PullSession, public ServedSession {
   std::optional<OutgoingRecords> outgoing_;
   uint64_t granted_bytes_ = 0;
   uint64_t heartbeat_sent_ = 0;  // sequence
+  uint64_t prompted_ = 0;        // sequence of the heartbeat that was repeated last
   uint64_t path_told_ = 0;       // version
   uint64_t slots_told_ = 0;      // version
   Decision counts_as_ = Decision::kPartial;

@@ -85,6 +85,7 @@ struct SourceOptions {
   uint64_t limits_check_bytes = 16ull << 20;  // growth of the log after which slots are held to their limits at once
   SnapshotPoolOptions snapshots;
   std::function<absl::StatusOr<SpaceInfo>()> disk_space;  // of the data directory's disk; empty = not known
+  uint32_t commit_replicas = 0;                           // commit level of writes that do not say
   double disk_warn_ratio = 0;                             // share in use from which on a warning is logged; 0 = off
 };
 

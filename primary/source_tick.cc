@@ -132,6 +132,12 @@ absl::StatusOr<bool> ReplicationSourceImpl::ApplyLimits(LogAndState& live, doubl
   limits_bytes_ = live.spool().stats().appended_bytes;
   slots::LogView log = core_.LimitsView(live);
   log.disk_used_ratio = disk_used_ratio;
+  if (const NodeView node = core_.host.View(); node.is_primary) {
+    log.needed_count = std::max(core_.options.commit_replicas, node.members.min_replicas);
+    for (const MemberInfo& member : node.members.members) {
+      if (member.counting && member.node_id != node.node_id) log.needed_slots.insert(member.node_id);
+    }
+  }
   TOWLINE_ASSIGN_OR_RETURN(const std::vector<slots::Slot> invalidated, core_.slots.EnforceLimits(log, live.number()));
   for (const slots::Slot& slot : invalidated) {
     core_.CountInvalidation(slot.invalidation->cause);

@@ -6,6 +6,7 @@
 #include "absl/strings/str_cat.h"
 
 #include "common/error.h"
+#include "common/executor.h"
 #include "common/failpoint.h"
 #include "common/names.h"
 #include "replica/log_history.h"
@@ -107,6 +108,11 @@ StageResult PullStage::Take(const v1::PullResponse& message) {
   }
   if (message.has_heartbeat()) {
     const v1::Heartbeat& heartbeat = message.heartbeat();
+    if (heartbeat.sequence() == heartbeats_.newest()) {  // repeated: writers wait for acks
+      Prompt(true);
+      return StageResult::GoOn();
+    }
+    Prompt(false);
     heartbeats_.Received(heartbeat.sequence(), heartbeat.durable_lsn());
     progress_.heartbeat_sequence = heartbeats_.newest();
     progress_.upstream_durable_lsn = std::max<Lsn>(heartbeats_.newest_durable(), progress_.upstream_durable_lsn);
@@ -134,6 +140,14 @@ StageResult PullStage::Take(const v1::PullResponse& message) {
   }
   return StageResult::Reconnect(MakeError(absl::StatusCode::kInternal, "unexpected_message",
                                           "the upstream sent no frames, no heartbeat and no path"));
+}
+
+// Whether somebody waits for what this thread does; then it does not give way to others.
+void PullStage::Prompt(bool on) {
+  if (prompted_ == on) return;
+  prompted_ = on;
+  if (on) next_ack_micros_.store(0, std::memory_order_relaxed);
+  SetThreadPriority(on ? LoopPriority::kNormal : LoopPriority::kBatch);
 }
 
 // A node that has promised a newer term takes no more records of an older one.
@@ -202,8 +216,8 @@ StageResult PullStage::Answer() {
     if (!stream_.Write(request)) return StageResult::Reconnect(StreamEnded(stream_));
     last_ack_ = ack;
     last_ack_micros_ = now;
-    next_ack_micros_.store(std::max(next_ack_micros_.load(std::memory_order_relaxed), now - kAckMicros) + kAckMicros,
-                           std::memory_order_relaxed);
+    const int64_t next = std::max(next_ack_micros_.load(std::memory_order_relaxed), now - kAckMicros) + kAckMicros;
+    next_ack_micros_.store(prompted_ ? 0 : next, std::memory_order_relaxed);
     progress_.acked = true;
   }
   if (MayGrant() && credit_.due()) {

@@ -1,6 +1,8 @@
 #include "server/kv_service.h"
 
 #include <algorithm>
+#include <memory>
+#include <optional>
 #include <string>
 #include <utility>
 
@@ -44,6 +46,7 @@ class UnaryWriteJob final : public WriteJob, public CommitWaiter {
     const v1::WriteRequest& request = call_->request();
     TOWLINE_ASSIGN_OR_RETURN(level_,
                              ResolveLevel(role_.commit(), request.has_durability() ? &request.durability() : nullptr));
+    if (level_.replicas != 0) interest_.emplace(role_.commit());
     return BuildWriteRecord(request, NowMs(node_), node_.config().limits_record_bytes, &records.emplace_back());
   }
 
@@ -121,6 +124,7 @@ class UnaryWriteJob final : public WriteJob, public CommitWaiter {
   PrimaryRole& role_;
   WriteCall* const call_;
   CommitLevel level_;
+  std::optional<CommitInterest> interest_;
 };
 
 absl::Status CheckKey(absl::string_view key) {

@@ -1,6 +1,7 @@
 #include "server/metrics.h"
 
 #include <initializer_list>
+#include <limits>
 #include <optional>
 #include <prometheus/metric_family.h>
 #include <prometheus/text_serializer.h>
@@ -31,6 +32,18 @@ class Families {
     summary.sample_count = count;
     summary.sample_sum = sum;
     summary.quantile = std::move(quantiles);
+  }
+  // `counts` holds one more bucket than `bounds`, for all above.
+  template <typename Bounds, typename Counts>
+  void Histogram(const std::string& name, const std::string& help, const Bounds& bounds, const Counts& counts,
+                 double sum) {
+    auto& histogram = Add(prometheus::MetricType::Histogram, name, help, {}).histogram;
+    for (size_t i = 0; i < counts.size(); ++i) {
+      histogram.sample_count += counts[i];
+      const double bound = i < bounds.size() ? bounds[i] : std::numeric_limits<double>::infinity();
+      histogram.bucket.push_back({histogram.sample_count, bound});
+    }
+    histogram.sample_sum = sum;
   }
   // A family without a sample still tells that it exists.
   void Declare(prometheus::MetricType type, const std::string& name, const std::string& help) {
@@ -192,6 +205,39 @@ void AddWrites(Node& node, Families* out) {
   out->Counter("write_duplicates_total", "Writes whose request id had been seen.", stats.duplicates_total);
   out->Gauge("write_queue_bytes", "Bytes of writes that are not answered yet.", static_cast<double>(stats.queue_bytes));
   out->Counter("expired_keys_total", "Keys deleted because they had expired.", node.expired_total());
+}
+
+// On a primary only.
+void AddCommit(Node& node, const v1::CommitStatus& status, Families* out) {
+  PrimaryRole* const role = node.primary();
+  if (role == nullptr) return;
+  const CommitStats stats = role->commit().stats();
+  const FlowStats flow = role->flow().stats();
+  out->Gauge("commit_counting_members", "Counting members besides the primary.", stats.counting_members);
+  out->Gauge("commit_acking_members", "Of these, those whose acks arrive now.", stats.acking_members);
+  out->Gauge("commit_min_replicas", "Least number of replicas that a write may ask for, as it is in force.",
+             stats.min_replicas);
+  out->Gauge("commit_pending_members_records", "Members records that do not have their full effect yet.",
+             stats.pending_records);
+  out->Gauge("commit_waiters", "Writes that wait for replicas.", static_cast<double>(stats.waiters));
+  out->Gauge("commit_waiting_bytes", "What they hold in memory.", static_cast<double>(stats.waiting_bytes));
+  out->Histogram("commit_wait_seconds", "Time that writes waited for replicas once they were durable here.",
+                 CommitStats::kWaitBounds, stats.wait_buckets, stats.wait_seconds_sum);
+  out->Counter("commit_timeouts_total", "Writes that waited longer than their timeout.", stats.timeouts_total);
+  out->Gauge("commit_degraded",
+             "1 while writes are answered at a lower level than asked for, for want of acks in time.",
+             stats.degraded ? 1 : 0);
+  out->Counter("commit_degraded_episodes_total", "Times that this began.", stats.degraded_episodes_total);
+  out->Counter("commit_degraded_records_total", "Records that were so answered.", stats.degraded_records_total);
+  out->Gauge("commit_exposed_bytes", "Log that is answered and not yet where the default level asks for.",
+             static_cast<double>(status.exposed_bytes()));
+  out->Gauge("commit_exposed_seconds", "Age of the oldest of it.", status.exposed_seconds());
+  OneHot(out, "flow_state", "1 for the state of flow control.", "state", {"off", "open", "slowed", "refused"},
+         status.flow());
+  out->Gauge("flow_lag_bytes", "Bytes that the replicas are behind, as flow control sees it.",
+             static_cast<double>(flow.lag_bytes));
+  out->Counter("flow_slowed_writes_total", "Writes that had to wait for it.", flow.slowed_total);
+  out->Counter("flow_refused_writes_total", "Writes that it refused.", flow.refused_total);
 }
 
 void AddReplicas(const v1::GetStatusResponse& status, Families* out) {
@@ -410,6 +456,7 @@ std::string RenderMetrics(Node& node) {
   AddDisk(node, &families);
   AddForecasts(node.source().ForecastNode(), &families);
   AddWrites(node, &families);
+  AddCommit(node, status.commit(), &families);
   AddReplicas(status, &families);
   AddLag(status, &families);
   AddSlots(node, status, &families);

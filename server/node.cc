@@ -100,6 +100,7 @@ absl::StatusOr<std::unique_ptr<Node>> Node::Open(const NodeConfig& config, const
   options.slots_persist_micros = config.slots_persist_interval_micros;
   options.wal_keep_bytes = config.wal_keep_bytes;
   options.limits_check_bytes = config.wal_segment_bytes / 4;
+  options.commit_replicas = static_cast<uint32_t>(config.durability_replicas);
   options.disk_warn_ratio = config.disk_warn_ratio;
   options.disk_space = [self = node.get()] { return self->Space(); };
   node->source_ = NewReplicationSource(*node, *node->directory_.slots, deps.clock, deps.rng, deps.logger, options);
@@ -503,7 +504,10 @@ std::optional<ReplicaStatusView> Node::ReplicaStatus() {
 Lsn Node::CommittedLsn() {
   const auto live = Live();
   const Lsn durable = live == nullptr ? 0 : live->spool().end().lsn;
-  if (is_primary()) return role() == nullptr ? 0 : role()->commit().CommittedLsn(durable);
+  if (is_primary()) {
+    if (role() != nullptr) return role()->commit().CommittedLsn(durable);
+    return config_.durability_replicas == 0 && View().members.min_replicas == 0 ? durable : 0;
+  }
   const auto status = ReplicaStatus();
   return status ? std::min(durable, status->upstream_committed_lsn) : 0;
 }

@@ -194,6 +194,27 @@ void FillMember(const MemberInfo& member, v1::Member* out) {
   out->set_counting(member.counting);
 }
 
+void FillCommit(Node& node, PrimaryRole& role, v1::CommitStatus* out) {
+  const CommitStats stats = role.commit().stats();
+  const FlowStats flow = role.flow().stats();
+  out->set_default_replicas(static_cast<uint32_t>(node.config().durability_replicas));
+  out->set_default_stage(node.config().durability_stage);
+  out->set_counting_members(stats.counting_members);
+  out->set_acking_members(stats.acking_members);
+  out->set_waiters(stats.waiters);
+  out->set_timeouts_total(stats.timeouts_total);
+  out->set_degraded(stats.degraded);
+  out->set_degraded_first_lsn(stats.degraded_first_lsn);
+  out->set_degraded_last_lsn(stats.degraded_last_lsn);
+  if (const auto live = node.Live(); live != nullptr && stats.exposed_from_lsn < stats.exposed_to_lsn) {
+    const uint64_t from = live->spool().BytesBehind(stats.exposed_from_lsn);
+    out->set_exposed_bytes(from - std::min(from, live->spool().BytesBehind(stats.exposed_to_lsn)));
+    out->set_exposed_seconds(stats.exposed_seconds);
+  }
+  out->set_flow(FlowStateName(flow.state));
+  out->set_flow_lag_bytes(flow.lag_bytes);
+}
+
 }  // namespace
 
 void FillSlot(const SlotStatus& status, v1::Slot* out) {
@@ -234,6 +255,8 @@ void FillStatus(Node& node, v1::GetStatusResponse* out) {
   out->set_term(view.term);
   for (const HistoryEntry& entry : view.history) FillHistoryEntry(entry, out->add_history());
   for (const MemberInfo& member : view.members.members) FillMember(member, out->add_members());
+  out->set_min_replicas(view.members.min_replicas);
+  if (node.primary() != nullptr) FillCommit(node, *node.primary(), out->mutable_commit());
   out->mutable_wal();
   out->mutable_store();
   if (const auto live = node.Live()) {

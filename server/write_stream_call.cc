@@ -4,6 +4,7 @@
 #include <google/protobuf/arena.h>
 #include <map>
 #include <memory>
+#include <optional>
 #include <string>
 #include <utility>
 #include <vector>
@@ -48,7 +49,6 @@ class WriteStreamCall final : public BidiCall<v1::WriteStreamRequest, v1::WriteS
       End(WithOutcome(writable, "not_logged"));
       return;
     }
-    role_ = node_.primary();
     ReadNext();
   }
 
@@ -63,7 +63,7 @@ class WriteStreamCall final : public BidiCall<v1::WriteStreamRequest, v1::WriteS
 
   absl::Status CheckMessage(const v1::WriteStreamRequest& message);
   void Admit(std::unique_ptr<Job> job);
-  void Submit(std::unique_ptr<WriteJob> job);
+  void Submit(std::unique_ptr<Job> job);
   static void Refuse(std::unique_ptr<WriteJob> job, const absl::Status& status);
   void OnJobDone(std::unique_ptr<Job> job);
   void Take(std::shared_ptr<Job> job);
@@ -73,7 +73,6 @@ class WriteStreamCall final : public BidiCall<v1::WriteStreamRequest, v1::WriteS
   void End(const absl::Status& status);
 
   Node& node_;
-  PrimaryRole* role_ = nullptr;            // that took the stream
   std::shared_ptr<WriteStreamCall> self_;  // from the first event to the last
 
   std::unique_ptr<Job> reading_;
@@ -104,9 +103,12 @@ class WriteStreamCall::Job final : public WriteJob, public CommitWaiter {
   v1::WriteStreamRequest* message() { return message_; }
 
   // Turns the elements into records; invalid ones are refused here.
-  void Build(Node& node, const CommitTracker& commit) {
+  void Build(Node& node) {
+    role_ = node.primary();
+    CommitTracker& commit = role_->commit();
     const auto level = ResolveLevel(commit, message_->has_durability() ? &message_->durability() : nullptr);
     if (level.ok()) level_ = *level;
+    if (level_.replicas != 0) interest_.emplace(commit);
     const uint64_t now_ms = static_cast<uint64_t>(node.clock().WallMicros()) / 1000;
     records.reserve(static_cast<size_t>(message_->elements_size()));
     sequences_.reserve(static_cast<size_t>(message_->elements_size()));
@@ -141,7 +143,7 @@ class WriteStreamCall::Job final : public WriteJob, public CommitWaiter {
     }
     WriteStreamCall& call = *call_;
     if (last == 0) return call.OnJobDone(std::move(job));
-    call.role_->commit().Await(first, last, level_, bytes, std::move(job));
+    role_->commit().Await(first, last, level_, bytes, std::move(job));
   }
 
   void OnCommit(std::unique_ptr<CommitWaiter> self, const CommitResult& result) override {
@@ -151,7 +153,7 @@ class WriteStreamCall::Job final : public WriteJob, public CommitWaiter {
   }
 
   // Adds what became of the elements. `position` gets the last record written.
-  void Report(Node& node, const CommitTracker& commit, v1::WriteStreamResponse* answer) const {
+  void Report(Node& node, v1::WriteStreamResponse* answer) const {
     answer->set_acked_sequence(last_sequence_);
     size_t next_invalid = 0;
     const WriteOutcome* last_written = nullptr;
@@ -164,7 +166,7 @@ class WriteStreamCall::Job final : public WriteJob, public CommitWaiter {
         continue;
       }
       last_written = &records[i].outcome;
-      if (result_.end != CommitResult::End::kReached) ReportLower(node, commit, i, answer);
+      if (result_.end != CommitResult::End::kReached) ReportLower(node, i, answer);
     }
     for (; next_invalid < invalid_.size(); ++next_invalid) {
       FillRefused(invalid_[next_invalid].first, invalid_[next_invalid].second, answer->add_refused());
@@ -173,6 +175,7 @@ class WriteStreamCall::Job final : public WriteJob, public CommitWaiter {
     answer->set_committed_lsn(node.CommittedLsn());
   }
 
+  PrimaryRole& role() const { return *role_; }
   uint64_t message_bytes() const { return message_bytes_; }
   uint64_t first_sequence() const { return message_->first_sequence(); }
   uint64_t last_sequence() const { return last_sequence_; }
@@ -184,8 +187,8 @@ class WriteStreamCall::Job final : public WriteJob, public CommitWaiter {
   }
 
   // A record that is durable here, of a message that has not wholly reached its level.
-  void ReportLower(Node& node, const CommitTracker& commit, size_t i, v1::WriteStreamResponse* answer) const {
-    const AchievedLevel achieved = commit.AchievedAt(records[i].outcome.position.lsn, level_);
+  void ReportLower(Node& node, size_t i, v1::WriteStreamResponse* answer) const {
+    const AchievedLevel achieved = role_->commit().AchievedAt(records[i].outcome.position.lsn, level_);
     if (achieved.reached) return;
     const uint64_t sequence = sequences_[i];
     if (result_.end == CommitResult::End::kClosed || level_.on_timeout == OnCommitTimeout::kFail) {
@@ -205,8 +208,10 @@ class WriteStreamCall::Job final : public WriteJob, public CommitWaiter {
   const std::shared_ptr<WriteStreamCall> call_;
   google::protobuf::Arena arena_;
   v1::WriteStreamRequest* const message_;
+  PrimaryRole* role_ = nullptr;  // that takes the message
   CommitLevel level_;
   CommitResult result_;
+  std::optional<CommitInterest> interest_;
   std::vector<uint64_t> sequences_;  // of records
   std::vector<std::pair<uint64_t, absl::Status>> invalid_;
   uint64_t last_sequence_ = 0;
@@ -225,7 +230,7 @@ void WriteStreamCall::OnReadDone(bool ok) {
   }
   ++in_flight_;
   next_sequence_ += static_cast<uint64_t>(job->message()->elements_size());
-  job->Build(node_, role_->commit());
+  job->Build(node_);
   in_flight_bytes_ += job->message_bytes();
   Admit(std::move(job));
 }
@@ -247,7 +252,7 @@ void WriteStreamCall::Admit(std::unique_ptr<Job> job) {
   absl::Status refused;
   const auto resume = [this, &job]() -> FlowControl::Resume {
     waiting_for_space_ = true;
-    const auto waiting = std::make_shared<std::unique_ptr<WriteJob>>(std::move(job));
+    const auto waiting = std::make_shared<std::unique_ptr<Job>>(std::move(job));
     // `waiting` holds the job, which holds this call.
     return [this, waiting](const absl::Status& status) {
       queue().Post([this, waiting, status] {
@@ -258,7 +263,7 @@ void WriteStreamCall::Admit(std::unique_ptr<Job> job) {
       });
     };
   };
-  switch (role_->flow().Admit(job->message_bytes(), resume, &refused)) {
+  switch (job->role().flow().Admit(job->message_bytes(), resume, &refused)) {
     case FlowControl::Admission::kGo:
       return Submit(std::move(job));
     case FlowControl::Admission::kWait:
@@ -269,8 +274,10 @@ void WriteStreamCall::Admit(std::unique_ptr<Job> job) {
   }
 }
 
-void WriteStreamCall::Submit(std::unique_ptr<WriteJob> job) {
-  const absl::Status status = role_->sequencer().Submit(&job, Sequencer::Wake::kAtKick);
+void WriteStreamCall::Submit(std::unique_ptr<Job> submitted) {
+  Sequencer& sequencer = submitted->role().sequencer();
+  std::unique_ptr<WriteJob> job = std::move(submitted);
+  const absl::Status status = sequencer.Submit(&job, Sequencer::Wake::kAtKick);
   if (status.ok()) {
     ReadNext();
     return;
@@ -278,9 +285,9 @@ void WriteStreamCall::Submit(std::unique_ptr<WriteJob> job) {
   if (absl::IsResourceExhausted(status)) {
     // The client is not refused, it is slowed down: this message waits, and no further one is read.
     waiting_for_space_ = true;
-    auto waiting = std::make_shared<std::unique_ptr<WriteJob>>(std::move(job));
+    auto waiting = std::make_shared<std::unique_ptr<Job>>(static_cast<Job*>(job.release()));
     // `waiting` holds the job, which holds this call.
-    role_->sequencer().NotifySpace([this, waiting] {
+    sequencer.NotifySpace([this, waiting] {
       queue().Post([this, waiting] {
         waiting_for_space_ = false;
         Submit(std::move(*waiting));
@@ -312,7 +319,7 @@ void WriteStreamCall::Take(std::shared_ptr<Job> job) {
   const std::shared_ptr<WriteStreamCall> self = self_;  // the jobs that go away may be the last to hold it
   done_.emplace(job->first_sequence(), std::move(job));
   for (auto next = done_.find(next_report_); next != done_.end(); next = done_.find(next_report_)) {
-    next->second->Report(node_, role_->commit(), &next_answer_);
+    next->second->Report(node_, &next_answer_);
     next_report_ = next->second->last_sequence() + 1;
     done_.erase(next);
     answer_due_ = true;

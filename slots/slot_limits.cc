@@ -31,10 +31,14 @@ bool GoesBefore(const Candidate& a, const Candidate& b) {
   return a.slot.confirmed_lsn < b.slot.confirmed_lsn;
 }
 
-// The slot whose loss gives most room soonest by the order of GoesBefore; nullptr if none would give any.
+// The slot whose loss gives most room soonest by the order of GoesBefore; nullptr if none would give any. Never one
+// without which a commit level cannot be reached.
 const Candidate* FirstToGiveUp(const std::vector<Candidate>& candidates, const LogView& log) {
+  const auto is_needed = [&log](const Candidate& candidate) { return log.needed_slots.contains(candidate.slot.name); };
+  const auto left = static_cast<size_t>(std::count_if(candidates.begin(), candidates.end(), is_needed));
   const Candidate* first = nullptr;
   for (const Candidate& candidate : candidates) {
+    if (left <= log.needed_count && is_needed(candidate)) continue;
     if (log.bytes_behind(candidate.slot.confirmed_lsn) <= log.kept_bytes) continue;
     if (first == nullptr || GoesBefore(candidate, *first)) first = &candidate;
   }

@@ -92,6 +92,52 @@ TEST_F(PullSessionTest, LittleWaitsForTheAckOfWhatIsOut) {
   EXPECT_EQ(owner->frames, Shipped(2, 15));
 }
 
+TEST_F(PullSessionTest, NothingWaitsWhileWritersWait) {
+  options_.follow_bytes = 10'000;
+  OpenNode();
+  Write(1, 1000);
+  auto owner = Attach(ReplicaStart("r1", 1));
+  Tick();
+  owner->Receive();
+  ASSERT_THAT(owner->heartbeats, SizeIs(1));
+  host_.writers_wait = true;
+  Write(3, 1000);
+  owner->Receive();
+  EXPECT_EQ(owner->last_lsn, 5u);
+  ASSERT_THAT(owner->heartbeats, SizeIs(2));  // the same once more asks for acks without delay
+  EXPECT_EQ(owner->heartbeats[1].sequence(), owner->heartbeats[0].sequence());
+  Write(1, 1000);
+  owner->Receive();
+  EXPECT_THAT(owner->heartbeats, SizeIs(2));  // until the next one
+  clock_.Advance(options_.heartbeat_micros);
+  Tick();
+  owner->Receive();
+  EXPECT_THAT(owner->heartbeats, SizeIs(4));
+}
+
+TEST_F(PullSessionTest, AcksOfReplicasThatComeToStayAreTold) {
+  Write(5);
+  auto owner = Attach(ReplicaStart("r1", 1));
+  auto consumer = Attach(ConsumerStart("c1", 1));
+  v1::PullStart start = ReplicaStart("t1", 1);
+  start.set_temporary(true);
+  auto temporary = Attach(start);
+  for (Owner* each : {owner.get(), consumer.get(), temporary.get()}) {
+    each->Receive();
+    ASSERT_THAT(each->AckAll(4), IsOk());
+  }
+  ASSERT_THAT(host_.acks, SizeIs(1));
+  EXPECT_EQ(host_.acks[0].node_id, "r1");
+  EXPECT_EQ(host_.acks[0].incarnation, 20u);
+  EXPECT_EQ(host_.acks[0].term, host_.view.term);
+  EXPECT_EQ(host_.acks[0].flushed_lsn, 4u);
+  consumer->Close();
+  temporary->Close();
+  EXPECT_THAT(host_.gone, SizeIs(0));
+  owner->Close();
+  EXPECT_THAT(host_.gone, ElementsAre("r1"));
+}
+
 TEST_F(PullSessionTest, AConsumerIsSentEverythingAtOnce) {
   options_.follow_bytes = 10'000;
   OpenNode();

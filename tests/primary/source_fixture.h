@@ -8,6 +8,7 @@
 #include <cstdint>
 #include <functional>
 #include <map>
+#include <atomic>
 #include <memory>
 #include <string>
 #include <utility>
@@ -69,6 +70,7 @@ class FakeHost : public SourceHost {
     MutexLock lock(&mutex_);
     gone.push_back(node_id);
   }
+  bool WritersWait() override { return writers_wait; }
   Lsn CommittedLsn() override { return live == nullptr ? 0 : live->spool().end().lsn; }
   void OnStaleSelf(absl::string_view reason, absl::string_view message) override {
     MutexLock lock(&mutex_);
@@ -78,6 +80,7 @@ class FakeHost : public SourceHost {
   NodeView view;
   std::shared_ptr<LogAndState> live;
   std::vector<MemberInfo> attached;
+  std::atomic<bool> writers_wait{false};
   std::vector<ReplicaAck> acks;   // that count
   std::vector<std::string> gone;  // whose session is over
   std::vector<std::pair<std::string, std::string>> stale;

@@ -326,6 +326,26 @@ TEST_F(SlotTableTest, ANearlyFullDiskInvalidatesOneSlotAfterTheOther) {
   EXPECT_EQ(invalidated->front().invalidation->cause, "wal_removed");
 }
 
+TEST_F(SlotTableTest, WantOfSpaceTakesNoSlotThatACommitLevelNeeds) {
+  for (const char* name : {"r1", "r2", "x1"}) {
+    ASSERT_THAT(table_->Create(name, SlotKind::kReplica, kGeneration, 10), IsOk());
+  }
+  LogView log = Log(1, 100);
+  log.disk_used_ratio = 0.95;
+  log.needed_slots = {"r1", "r2"};
+  log.needed_count = 1;
+  std::vector<std::string> given_up;
+  for (int i = 0; i < 4; ++i) {
+    const absl::StatusOr<std::vector<Slot>> invalidated = table_->EnforceLimits(log, kGeneration);
+    ASSERT_THAT(invalidated, IsOk());
+    for (const Slot& slot : *invalidated) given_up.push_back(slot.name);
+  }
+  EXPECT_EQ(given_up.size(), 2u);  // one of the two stays
+  EXPECT_NE(table_->Floor(kGeneration), std::numeric_limits<Lsn>::max());
+  log.needed_count = 0;
+  EXPECT_EQ(table_->EnforceLimits(log, kGeneration)->size(), 1u);
+}
+
 TEST_F(SlotTableTest, IdleTimeStartsAgainWithTheProcessAndIgnoresTheWallClock) {
   ASSERT_THAT(table_->Create("c1", SlotKind::kConsumer, kGeneration, 95), IsOk());
   clock_.Advance(23 * kHour);
