@@ -113,9 +113,8 @@ NodePtr NodePool::Primary() const {
 std::vector<NodePtr> NodePool::All() {
   MutexLock lock(&mutex_);
   std::vector<NodePtr> nodes;
-  for (const auto* list : {&seeds_, &learned_}) {
-    for (const std::string& endpoint : *list) nodes.push_back(NodeAt(endpoint));
-  }
+  for (const std::string& endpoint : seeds_) nodes.push_back(NodeAt(endpoint));
+  for (const std::string& endpoint : learned_) nodes.push_back(NodeAt(endpoint));
   return nodes;
 }
 
