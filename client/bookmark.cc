@@ -5,7 +5,6 @@
 #include "absl/strings/str_cat.h"
 
 #include "common/bytes.h"
-#include "common/check.h"
 #include "common/checksum.h"
 #include "common/error.h"
 #include "common/names.h"
@@ -34,8 +33,7 @@ bool IsClusterId(absl::string_view id) {
 }  // namespace
 
 std::string ToToken(const Bookmark& bookmark) {
-  if (bookmark.empty()) return "";
-  TOWLINE_CHECK(IsClusterId(bookmark.cluster_id));
+  if (bookmark.empty() || !IsClusterId(bookmark.cluster_id)) return "";
   std::string bytes = absl::HexStringToBytes(bookmark.cluster_id);
   ByteWriter writer(&bytes);
   writer.U64(bookmark.term);

@@ -74,7 +74,7 @@ class SyncSaveStream final : public SaveStream {
 
 class GrpcClient final : public Client {
  public:
-  explicit GrpcClient(const ClientOptions& options) : options_(options) { Connect(); }
+  explicit GrpcClient(const NodeClientOptions& options) : options_(options) { Connect(); }
 
   const std::string& endpoint() const override { return options_.endpoint; }
 
@@ -203,7 +203,7 @@ class GrpcClient final : public Client {
     return CallUnary(stub, method, request, options_.endpoint, options_.timeout_us + extra_us);
   }
 
-  ClientOptions options_;
+  NodeClientOptions options_;
   std::unique_ptr<v1::KvService::Stub> kv_;
   std::unique_ptr<v1::AdminService::Stub> admin_;
   std::unique_ptr<v1::FailoverService::Stub> failover_;
@@ -213,7 +213,7 @@ class GrpcClient final : public Client {
 
 }  // namespace
 
-absl::StatusOr<std::unique_ptr<Client>> NewClient(const ClientOptions& options) {
+absl::StatusOr<std::unique_ptr<Client>> NewClient(const NodeClientOptions& options) {
   TOWLINE_RETURN_IF_ERROR(ValidateEndpoint(options.endpoint));
   return std::make_unique<GrpcClient>(options);
 }

@@ -19,7 +19,7 @@
 
 namespace towline::client {
 
-struct ClientOptions {
+struct NodeClientOptions {
   std::string endpoint;             // HOST:PORT
   int64_t timeout_us = 10'000'000;  // of one unary call
   bool follow_primary = false;      // go to the primary that a not_primary answer names
@@ -114,7 +114,7 @@ class Client {
 };
 
 // Connects lazily. INVALID_ARGUMENT, reason invalid_endpoint.
-absl::StatusOr<std::unique_ptr<Client>> NewClient(const ClientOptions& options);
+absl::StatusOr<std::unique_ptr<Client>> NewClient(const NodeClientOptions& options);
 
 }  // namespace towline::client
 

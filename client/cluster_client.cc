@@ -72,7 +72,9 @@ CallRoute ClusterClient::Route(const CallOptions& options) const {
 }
 
 void ClusterClient::Complete(v1::WriteRequest* request) {
-  if (!request->has_request_id()) {
+  // A single attempt needs no id, and would push an id of somebody else out of the server's window.
+  const bool repeats = MayDiscover() || options_.rounds_max != 1;
+  if (!request->has_request_id() && repeats) {
     request->mutable_request_id()->set_client_id(client_id_);
     request->mutable_request_id()->set_sequence(next_sequence_.fetch_add(1, std::memory_order_relaxed));
   }
@@ -109,7 +111,8 @@ absl::StatusOr<FromNode<v1::WriteResponse>> ClusterClient::Write(v1::WriteReques
   do {
     std::set<std::string> tried;
     const uint64_t discoveries = pool_->discoveries();
-    while (NodePtr node = NextForWrite(tried, discoveries, budget.left_us())) {
+    while (const NodePtr node = NextForWrite(tried, discoveries, budget.left_us())) {
+      if (attempts > 0 && budget.left_us() <= 0) break;  // what was said before tells more than a timeout
       ++attempts;
       auto response =
           CallUnary(*node->kv, &v1::KvService::Stub::Write, request, node->endpoint, budget.AttemptMicros(level_us));

@@ -54,7 +54,7 @@ class ClusterClient {
   const std::string& client_id() const { return client_id_; }
   CallRoute Route(const CallOptions& options) const;
 
-  // Adds a request id and the default durability where there is none.
+  // Adds the default durability and a request id where there is none; no id if nothing is ever repeated.
   void Complete(v1::WriteRequest* request);
 
   // On the primary. An error has the record's fate in its metadata.

@@ -9,6 +9,7 @@
 #include "client/node_pool.h"
 #include "client/retry_policy.h"
 #include "client/unary_call.h"
+#include "common/clock.h"
 #include "common/error.h"
 
 namespace towline::client {
@@ -104,6 +105,7 @@ struct ClusterClient::Reads {
     do {
       Round round(cluster, route);
       while (const NodePtr node = round.Next(budget.left_us())) {
+        if (attempts > 0 && budget.left_us() <= 0) break;  // what was said before tells more than a timeout
         ++attempts;
         auto response = CallUnary(*node->kv, method, request, node->endpoint, budget.AttemptMicros(wait_us));
         if (response.ok()) {

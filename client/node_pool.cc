@@ -110,13 +110,11 @@ NodePtr NodePool::Primary() const {
   return node == nodes_.end() ? nullptr : node->second;
 }
 
-std::vector<NodePtr> NodePool::All() const {
+std::vector<NodePtr> NodePool::All() {
   MutexLock lock(&mutex_);
-  auto* const self = const_cast<NodePool*>(this);  // connections are made on the way
   std::vector<NodePtr> nodes;
-  for (const auto* list : {&seeds_, &learned_}) {
-    for (const std::string& endpoint : *list) nodes.push_back(self->NodeAt(endpoint));
-  }
+  for (const std::string& endpoint : seeds_) nodes.push_back(NodeAt(endpoint));
+  for (const std::string& endpoint : learned_) nodes.push_back(NodeAt(endpoint));
   return nodes;
 }
 

@@ -46,7 +46,7 @@ class NodePool {
   NodePtr Primary() const TOWLINE_EXCLUDES(mutex_);
 
   // Given endpoints first, in their order, then the others.
-  std::vector<NodePtr> All() const TOWLINE_EXCLUDES(mutex_);
+  std::vector<NodePtr> All() TOWLINE_EXCLUDES(mutex_);
 
   // In which order to read, without the suspended ones unless that leaves nobody.
   std::vector<NodePtr> ReadOrder(ReadPreference preference) TOWLINE_EXCLUDES(mutex_);

@@ -1,12 +1,14 @@
 #include "ctl/app.h"
 
 #include <algorithm>
+#include <chrono>
 #include <exception>
 #include <unistd.h>
 #include <utility>
 
 #include "absl/strings/numbers.h"
 #include "absl/strings/str_cat.h"
+#include "absl/strings/str_split.h"
 
 #include "common/error.h"
 #include "common/names.h"
@@ -29,7 +31,9 @@ constexpr char kFooter[] =
 }
 
 void AddGlobalOptions(CLI::App& app, GlobalOptions& options) {
-  app.add_option("--endpoint", options.endpoint, "gRPC endpoint of the node, HOST:PORT")
+  app.add_option(
+         "--endpoint", options.endpoint,
+         "gRPC endpoint of the node, HOST:PORT; several, separated by commas, for put, del, get, scan, import, bench")
       ->envname("TOWLINE_ENDPOINT")
       ->capture_default_str();
   app.add_option_function<std::string>(
@@ -37,7 +41,8 @@ void AddGlobalOptions(CLI::App& app, GlobalOptions& options) {
          "Output format: table or json (default table)")
       ->check(CLI::IsMember({"table", "json"}));
   AddDuration(app, "--timeout", &options.timeout_us, "Longest wait for one answer, such as 500ms or 10s (default 10s)");
-  app.add_flag("--follow", options.follow, "If the node is not the primary, write to the one that it names");
+  app.add_flag("--follow", options.follow,
+               "Write to the primary, whichever node that is, and wait for it up to --timeout");
 }
 
 int ReportParseError(const CLI::ParseError& error, const std::vector<std::string>& arguments,
@@ -54,6 +59,32 @@ int ReportParseError(const CLI::ParseError& error, const std::vector<std::string
 }
 
 }  // namespace
+
+std::vector<std::string> Context::endpoints() const { return absl::StrSplit(options_.endpoint, ','); }
+
+absl::StatusOr<std::unique_ptr<client::Client>> Context::Connect() const {
+  return client::NewClient({endpoints()[0], options_.timeout_us, options_.follow});
+}
+
+absl::StatusOr<std::unique_ptr<client::Client>> Context::ConnectToPrimary() const {
+  TOWLINE_ASSIGN_OR_RETURN(const auto cluster, ConnectCluster());
+  TOWLINE_ASSIGN_OR_RETURN(const std::string primary, cluster->FindPrimary(options_.timeout_us));
+  return client::NewClient({primary, options_.timeout_us, options_.follow});
+}
+
+absl::StatusOr<std::unique_ptr<client::ClusterClient>> Context::ConnectCluster() const {
+  using std::chrono::milliseconds;
+  constexpr milliseconds kAttempt(5000);
+  ClientOptions cluster;
+  cluster.endpoints = endpoints();
+  cluster.timeout = milliseconds(std::max<int64_t>(1, options_.timeout_us / 1000));
+  cluster.attempt_timeout = options_.follow ? std::min(kAttempt, cluster.timeout) : cluster.timeout;
+  cluster.rounds_max = options_.follow ? 0 : 1;
+  cluster.follow = options_.follow;
+  cluster.read_preference = ReadPreference::kLocalFirst;
+  cluster.session_reads = false;
+  return client::ClusterClient::Make(cluster);
+}
 
 absl::Status Context::FlushOut() {
   out().flush();

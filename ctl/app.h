@@ -7,12 +7,14 @@
 #include <functional>
 #include <memory>
 #include <string>
+#include <vector>
 
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
 
 #include "CLI/CLI.hpp"
 #include "client/client.h"
+#include "client/cluster_client.h"
 #include "client/proto_json.h"
 #include "ctl/environment.h"
 #include "ctl/output.h"
@@ -21,7 +23,7 @@ namespace towline::ctl {
 
 // Options that stand before or after the verb.
 struct GlobalOptions {
-  std::string endpoint = "127.0.0.1:7700";
+  std::string endpoint = "127.0.0.1:7700";  // or several, separated by commas
   bool json = false;
   int64_t timeout_us = 10'000'000;
   bool follow = false;
@@ -39,9 +41,18 @@ class Context {
   Environment& environment() { return environment_; }
   const Interrupt& interrupt() const { return *environment_.interrupt; }
 
-  absl::StatusOr<std::unique_ptr<client::Client>> Connect() const {
-    return client::NewClient({options_.endpoint, options_.timeout_us, options_.follow});
-  }
+  // The endpoints given, one or more.
+  std::vector<std::string> endpoints() const;
+
+  // To the first endpoint.
+  absl::StatusOr<std::unique_ptr<client::Client>> Connect() const;
+
+  // To the primary, if there are several endpoints or --follow is given; else to the endpoint.
+  absl::StatusOr<std::unique_ptr<client::Client>> ConnectToPrimary() const;
+
+  // To all endpoints: writes go to the primary among them, or with --follow to any, with repetition until the timeout.
+  // Reads go to the first endpoint that answers. Nothing is remembered between calls.
+  absl::StatusOr<std::unique_ptr<client::ClusterClient>> ConnectCluster() const;
 
   void Print(const Json& json) { PrintJson(out(), environment_.out_is_terminal, json); }
 

@@ -378,7 +378,7 @@ absl::Status CheckOptions(const BenchOptions& options) {
 int RunBench(Context& context, const BenchOptions& options) {
   const absl::Status valid = CheckOptions(options);
   if (!valid.ok()) return context.Fail(valid);
-  auto client = context.Connect();
+  auto client = context.ConnectToPrimary();
   if (!client.ok()) return context.Fail(client.status());
   if (options.idle_probe) return RunIdleProbe(context, **client, options);
   const auto durability = DurabilityOf(options.durability);

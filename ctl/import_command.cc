@@ -7,6 +7,7 @@
 #include <fcntl.h>
 #include <filesystem>
 #include <memory>
+#include <optional>
 #include <string>
 #include <sys/stat.h>
 #include <system_error>
@@ -17,6 +18,7 @@
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_format.h"
 
+#include "client/bookmark_proto.h"
 #include "common/error.h"
 #include "common/file_system.h"
 #include "common/mutex.h"
@@ -26,6 +28,7 @@
 #include "ctl/import_checkpoint.h"
 #include "ctl/import_lines.h"
 #include "ctl/import_tracker.h"
+#include "towline/bookmark.h"
 
 namespace towline::ctl {
 namespace {
@@ -76,9 +79,10 @@ class Import {
   int Run() {
     absl::Status status = Open();
     if (!status.ok()) return context_.Fail(status);
-    auto client = context_.Connect();
-    if (!client.ok()) return context_.Fail(client.status());
-    status = SendAll(**client);
+    auto cluster = context_.ConnectCluster();
+    if (!cluster.ok()) return context_.Fail(cluster.status());
+    cluster_ = *std::move(cluster);
+    status = SendAll();
     const absl::Status saved = SaveProgress();
     if (status.ok()) status = saved;
     return Summarize(status);
@@ -88,8 +92,8 @@ class Import {
   absl::Status Open();
   absl::Status OpenInput(std::string* name, uint64_t* bytes);
   absl::Status SkipTo(const ImportCheckpoint& start);
-  absl::Status SendAll(client::Client& client);
-  absl::Status SendOnOneStream(client::Client& client);
+  absl::Status SendAll();
+  absl::Status SendOnOneStream();
   absl::Status SendLines(client::WriteStream& stream);
   absl::Status TakeLine(client::WriteStream& stream, LineReader::Result result);
   absl::Status SaveProgress();
@@ -101,6 +105,8 @@ class Import {
 
   Context& context_;
   const ImportOptions& options_;
+  std::unique_ptr<client::ClusterClient> cluster_;
+  std::string endpoint_;  // of the stream
   int fd_ = -1;
   int read_errno_ = 0;
   ImportCheckpoint start_;
@@ -117,6 +123,7 @@ class Import {
   std::atomic<bool> checkpoint_failed_{false};
   SteadyClock::time_point last_checkpoint_ = begin_;  // the stream's reader thread, and after its end
   absl::Status checkpoint_error_;                     // likewise
+  std::optional<v1::Position> position_;              // likewise
 
   Mutex err_mutex_;  // lines on standard error
 };
@@ -151,7 +158,8 @@ absl::Status Import::Open() {
       return saved.status();
     }
   }
-  tracker_ = std::make_unique<ImportTracker>(start_, options_.retry_for_us > 0 || context_.options().follow);
+  const bool repeats = options_.retry_for_us > 0 || context_.options().follow || context_.endpoints().size() > 1;
+  tracker_ = std::make_unique<ImportTracker>(start_, repeats);
   return SkipTo(start_);
 }
 
@@ -199,20 +207,27 @@ absl::Status Import::ReadError() const {
 }
 
 // Sends everything, over several connections if that was asked for.
-absl::Status Import::SendAll(client::Client& client) {
+absl::Status Import::SendAll() {
   SteadyClock::time_point give_up;
   uint64_t answered_line = 0;
   bool lost = false;
+  bool followed = false;
+  uint64_t losses = 0;
   int64_t pause_us = 100'000;
   for (;;) {
-    const absl::Status status = SendOnOneStream(client);
+    endpoint_ = cluster_->StreamEndpoint(losses);
+    const absl::Status status = SendOnOneStream();
     if (status.ok() || context_.interrupt().triggered() || checkpoint_failed_) return status;
-    if (client.Follow(status)) continue;
+    // Two nodes that name each other are not followed for ever.
+    followed = IsWorthRetrying(status) && cluster_->FollowStream(endpoint_, status) && !followed;
+    if (followed) continue;
+    ++losses;
     if (options_.retry_for_us == 0 || !IsWorthRetrying(status)) return status;
     const uint64_t line = tracker_->Snapshot().last_acked_line;
     if (!lost || line > answered_line) {
       give_up = SteadyClock::now() + std::chrono::microseconds(options_.retry_for_us);
       pause_us = 100'000;
+      losses = 0;
     }
     lost = true;
     answered_line = line;
@@ -227,12 +242,12 @@ absl::Status Import::SendAll(client::Client& client) {
   }
 }
 
-absl::Status Import::SendOnOneStream(client::Client& client) {
+absl::Status Import::SendOnOneStream() {
   std::vector<v1::WriteRequest> again = tracker_->BeginStream();
   client::WriteStreamOptions stream_options;
   TOWLINE_ASSIGN_OR_RETURN(stream_options.durability, DurabilityOf(options_.durability));
-  const auto stream = client.OpenWriteStream(stream_options,
-                                             [this](const client::WriteStreamAnswer& answer) { OnAnswer(answer); });
+  const auto stream = cluster_->OpenWriteStream(endpoint_, stream_options,
+                                                [this](const client::WriteStreamAnswer& answer) { OnAnswer(answer); });
   // After an interrupt what was sent may still be answered, for as long as any other answer may take.
   Interrupt ended;
   absl::Status status;
@@ -255,7 +270,7 @@ absl::Status Import::SendOnOneStream(client::Client& client) {
     ended.Trigger();
   }
   if (checkpoint_failed_) return checkpoint_error_;
-  return status.ok() ? status : Annotate(status, client.endpoint());
+  return status.ok() ? status : Annotate(status, endpoint_);
 }
 
 absl::Status Import::SendLines(client::WriteStream& stream) {
@@ -313,6 +328,7 @@ absl::Status Import::TakeLine(client::WriteStream& stream, LineReader::Result re
 }
 
 void Import::OnAnswer(const client::WriteStreamAnswer& answer) {
+  if (answer.position.has_value()) position_ = answer.position;
   tracker_->OnAnswer(answer, [this](uint64_t line, const ErrorInfo& error) { Reject(line, error); });
   for (const v1::DegradedElements& range : answer.degraded) {
     degraded_ += range.last_sequence() - range.first_sequence() + 1;
@@ -371,6 +387,7 @@ int Import::Summarize(const absl::Status& status) {
     json["last_acked_line"] = done.last_acked_line;
     json["resumed_behind_line"] = start_.last_acked_line;
     json["position"] = done.lsn == 0 ? Json(nullptr) : Json{{"term", done.term}, {"lsn", done.lsn}};
+    json["token"] = position_.has_value() ? Json(ToToken(FromProto(*position_))) : Json(nullptr);
     json["client_id"] = start_.client_id;
     json["seconds"] = seconds;
     json["records_per_second"] = static_cast<double>(acked) / std::max(seconds, 1e-9);

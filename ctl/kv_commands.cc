@@ -11,12 +11,15 @@
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_format.h"
 
+#include "client/bookmark_proto.h"
+#include "client/scan_pages.h"
 #include "common/error.h"
 #include "common/names.h"
 #include "common/types.h"
 #include "ctl/app.h"
 #include "ctl/durability_flags.h"
 #include "ctl/ranges.h"
+#include "towline/bookmark.h"
 
 namespace towline::ctl {
 namespace {
@@ -35,6 +38,7 @@ struct WriteOptions {
   uint64_t if_modified_lsn = 0;
   std::string request_id;
   DurabilityFlags durability;
+  bool token = false;
 };
 
 struct ReadOptions {
@@ -45,6 +49,8 @@ struct ReadOptions {
   std::string end;
   uint64_t limit = 0;
   bool pinned = false;
+  std::string at;
+  int64_t wait_us = 1'000'000;
 };
 
 absl::Status CheckKey(absl::string_view what, absl::string_view key) {
@@ -99,24 +105,40 @@ absl::Status AddConditions(const WriteOptions& options, v1::WriteRequest* reques
   return ParseRequestId(options.request_id, request->mutable_request_id());
 }
 
-int SendWrite(Context& context, const v1::WriteRequest& request) {
-  auto client = context.Connect();
-  if (!client.ok()) return context.Fail(client.status());
-  const auto response = (*client)->Write(request);
-  if (!response.ok()) return context.Fail(response.status());
+int SendWrite(Context& context, const WriteOptions& options, const v1::WriteRequest& request) {
+  auto cluster = context.ConnectCluster();
+  if (!cluster.ok()) return context.Fail(cluster.status());
+  const auto written = (*cluster)->Write(request, (*cluster)->Route({}));
+  if (!written.ok()) return context.Fail(written.status());
+  const v1::WriteResponse& response = written->response;
+  const std::string token = ToToken(FromProto(response.position()));
   if (context.json()) {
-    context.Print(ProtoToJson(*response));
+    Json json = ProtoToJson(response);
+    json["token"] = token;
+    context.Print(json);
   } else {
-    context.out() << (response->duplicate() ? "duplicate of" : "ok") << " lsn " << response->position().lsn()
-                  << " term " << response->position().term();
-    const v1::AchievedLevel& achieved = response->achieved();
+    context.out() << (response.duplicate() ? "duplicate of" : "ok") << " lsn " << response.position().lsn()
+                  << " term " << response.position().term();
+    const v1::AchievedLevel& achieved = response.achieved();
     if (request.has_durability() || achieved.replicas_flushed() > 0) {
       context.out() << ", " << achieved.replicas_flushed() << " replicas flushed, " << achieved.replicas_applied()
                     << " applied" << (achieved.reached() ? "" : ": NOT the level that was asked for");
     }
-    context.out() << "\n";
+    context.out() << (options.token ? " " + token : "") << "\n";
   }
   return kExitOk;
+}
+
+// Where and how to read: --at, --wait.
+absl::StatusOr<client::CallRoute> ReadRoute(const client::ClusterClient& cluster, const ReadOptions& options) {
+  client::CallRoute route = cluster.Route({});
+  if (options.at.empty()) return route;
+  const auto bookmark = ParseToken(options.at);
+  if (!bookmark.ok()) return UsageError(absl::StrCat("--at: ", GetErrorInfo(bookmark.status()).message));
+  route.at = ToProto(*bookmark);
+  route.wait_us = options.wait_us;
+  route.timeout_us += options.wait_us;
+  return route;
 }
 
 absl::Status BuildPut(WriteOptions& options, v1::WriteRequest* request) {
@@ -178,46 +200,70 @@ int RunGet(Context& context, ReadOptions& options) {
   }
   const absl::Status valid = CheckKey("key", options.key);
   if (!valid.ok()) return context.Fail(valid);
-  auto client = context.Connect();
-  if (!client.ok()) return context.Fail(client.status());
+  auto cluster = context.ConnectCluster();
+  if (!cluster.ok()) return context.Fail(cluster.status());
+  const auto route = ReadRoute(**cluster, options);
+  if (!route.ok()) return context.Fail(route.status());
   v1::GetRequest request;
   request.set_key(options.key);
-  const auto response = (*client)->Get(request);
-  if (!response.ok()) return context.Fail(response.status());
-  if (!response->has_entry()) {
+  const auto read = (*cluster)->Get(request, *route);
+  if (!read.ok()) return context.Fail(read.status());
+  const v1::GetResponse& response = read->response;
+  if (!response.has_entry()) {
     return context.Fail(
         MakeError(absl::StatusCode::kNotFound, "key_not_found",
-                  absl::StrCat("no key \"", Printable(options.key), "\" at lsn ", response->position().lsn())));
+                  absl::StrCat("no key \"", Printable(options.key), "\" at lsn ", response.position().lsn())));
   }
   if (context.json()) {
-    context.Print(ProtoToJson(response->entry()));
+    Json json = ProtoToJson(response.entry());
+    json["token"] = ToToken(FromProto(response.position()));
+    context.Print(json);
   } else {
-    context.out() << response->entry().value();
+    context.out() << response.entry().value();
     if (context.environment().out_is_terminal) context.out() << "\n";
   }
   return kExitOk;
 }
 
+void PrintEntry(Context& context, const v1::Entry& entry) {
+  if (context.json()) {
+    context.out() << JsonText(ProtoToJson(entry)) << "\n";
+  } else {
+    context.out() << Printable(entry.key(), entry.key().size()) << "\t"
+                  << Printable(entry.value(), entry.value().size()) << "\n";
+  }
+}
+
 int RunScan(Context& context, const ReadOptions& options) {
-  auto client = context.Connect();
-  if (!client.ok()) return context.Fail(client.status());
-  v1::ScanRequest request;
-  request.set_prefix(options.prefix);
-  request.set_begin(options.begin);
-  request.set_end(options.end);
+  constexpr uint64_t kPageMax = 10000;
+  auto cluster = context.ConnectCluster();
+  if (!cluster.ok()) return context.Fail(cluster.status());
+  const auto route = ReadRoute(**cluster, options);
+  if (!route.ok()) return context.Fail(route.status());
+  v1::ScanRequest range;
+  range.set_prefix(options.prefix);
+  range.set_begin(options.begin);
+  range.set_end(options.end);
+  range.set_pinned(options.pinned);
+  client::ScanPages pages(**cluster, range, *route);
   uint64_t left = options.limit == 0 ? UINT64_MAX : options.limit;
-  const absl::Status status = ScanPages(**client, request, options.pinned, left, [&](const v1::ScanResponse& page) {
-    for (const v1::Entry& entry : page.entries()) {
-      if (context.json()) {
-        context.out() << JsonText(ProtoToJson(entry)) << "\n";
-      } else {
-        context.out() << Printable(entry.key(), entry.key().size()) << "\t"
-                      << Printable(entry.value(), entry.value().size()) << "\n";
-      }
-    }
-    return context.interrupt().triggered() ? absl::CancelledError("interrupted") : context.FlushOut();
-  });
-  return status.ok() ? kExitOk : context.Fail(status);
+  v1::ScanResponse page;
+  while (left > 0) {
+    const auto more = pages.Next(&page, static_cast<uint32_t>(std::min(left, kPageMax)));
+    if (!more.ok()) return context.Fail(more.status());
+    if (!*more) break;
+    for (const v1::Entry& entry : page.entries()) PrintEntry(context, entry);
+    left -= std::min<uint64_t>(left, page.entries_size());
+    const absl::Status status =
+        context.interrupt().triggered() ? absl::CancelledError("interrupted") : context.FlushOut();
+    if (!status.ok()) return context.Fail(status);
+  }
+  return kExitOk;
+}
+
+void AddBookmarkOptions(CLI::App& verb, ReadOptions& options) {
+  verb.add_option("--at", options.at, "The state must cover this position, a token that a write or a read printed");
+  AddDuration(verb, "--wait", &options.wait_us, "How long a node may take to get there, up to 30s (default 1s)");
 }
 
 void AddPut(CLI::App& app, Selection& selection) {
@@ -235,6 +281,7 @@ void AddPut(CLI::App& app, Selection& selection) {
                   "CLIENT:SEQUENCE; a retry with the same id is not applied again");
   put->add_flag("--base64", options->base64, "Key and value are given in base64");
   AddDurabilityFlags(*put, &options->durability);
+  put->add_flag("--token", options->token, "Print the record's position as a token, too");
   put->footer(
       "Examples:\n  towctl put greeting hello\n  towctl put session/7 alice --ttl 30m\n"
       "  towctl put lock me --if-absent\n  towctl put -- -key-with-a-dash value\n"
@@ -243,7 +290,7 @@ void AddPut(CLI::App& app, Selection& selection) {
   OnSelected(*put, selection, [options](Context& context) {
     v1::WriteRequest request;
     const absl::Status built = BuildPut(*options, &request);
-    return built.ok() ? SendWrite(context, request) : context.Fail(built);
+    return built.ok() ? SendWrite(context, *options, request) : context.Fail(built);
   });
 }
 
@@ -262,12 +309,13 @@ void AddDelete(CLI::App& app, Selection& selection) {
                   "CLIENT:SEQUENCE; a retry with the same id is not applied again");
   del->add_flag("--base64", options->base64, "Key and bounds are given in base64");
   AddDurabilityFlags(*del, &options->durability);
+  del->add_flag("--token", options->token, "Print the record's position as a token, too");
   del->footer("Examples:\n  towctl del greeting\n  towctl del session/ --prefix-range\n  towctl del --begin a --end b");
   OnSelected(*del, selection, [options, begin, end](Context& context) {
     v1::WriteRequest request;
     const bool has_bounds = begin->count() + end->count() > 0;
     const absl::Status built = BuildDelete(*options, has_bounds, &request);
-    return built.ok() ? SendWrite(context, request) : context.Fail(built);
+    return built.ok() ? SendWrite(context, *options, request) : context.Fail(built);
   });
 }
 
@@ -287,7 +335,7 @@ void AddMessage(CLI::App& app, Selection& selection) {
     operation->set_topic(options->key);
     operation->set_payload(options->value);
     if (status.ok()) status = AddConditions(*options, &request);
-    return status.ok() ? SendWrite(context, request) : context.Fail(status);
+    return status.ok() ? SendWrite(context, *options, request) : context.Fail(status);
   });
 }
 
@@ -296,6 +344,7 @@ void AddReads(CLI::App& app, Selection& selection) {
   CLI::App* get = app.add_subcommand("get", "Print the value of a key; exit code 1 if there is none");
   get->add_option("key", get_options->key, "The key")->required();
   get->add_flag("--base64", get_options->base64, "The key is given in base64");
+  AddBookmarkOptions(*get, *get_options);
   get->footer("Examples:\n  towctl get greeting\n  towctl get greeting -o json");
   OnSelected(*get, selection, [get_options](Context& context) { return RunGet(context, *get_options); });
 
@@ -306,6 +355,7 @@ void AddReads(CLI::App& app, Selection& selection) {
   scan->add_option("--end", scan_options->end, "Up to this key, which is left out");
   AddNumber(*scan, "--limit", &scan_options->limit, "At most this many keys (default all)", 1);
   scan->add_flag("--pinned", scan_options->pinned, "All pages from one position of the log");
+  AddBookmarkOptions(*scan, *scan_options);
   scan->footer(
       "Examples:\n  towctl scan --prefix user/ --limit 10\n  towctl scan -o json\n"
       "Table: KEY<TAB>VALUE, unprintable bytes as \\xNN. JSON: one object per line.");

@@ -14,6 +14,7 @@
 #include "common/names.h"
 #include "ctl/app.h"
 #include "ctl/status_table.h"
+#include "towline/bookmark.h"
 
 namespace towline::ctl {
 namespace {
@@ -46,13 +47,28 @@ std::vector<std::string> Complaints(const v1::GetStatusResponse& status, const S
   return complaints;
 }
 
+// The node's applied position; the status has no chain. Null = it has no state yet.
+Json AppliedToken(const v1::GetStatusResponse& status) {
+  const uint64_t lsn = status.store().applied_lsn();
+  Bookmark bookmark{status.cluster_id(), 0, 0, 0, 0};
+  for (const v1::HistoryEntry& entry : status.history()) {
+    if (lsn == 0 || entry.start_lsn() > lsn) continue;
+    bookmark.term = entry.term();
+    bookmark.term_id = entry.term_id();
+    bookmark.lsn = lsn;
+  }
+  return bookmark.empty() ? Json(nullptr) : Json(ToToken(bookmark));
+}
+
 int RunStatus(Context& context, const StatusOptions& options) {
   auto client = context.Connect();
   if (!client.ok()) return context.Fail(client.status());
   const auto status = (*client)->GetStatus();
   if (!status.ok()) return context.Fail(status.status());
   if (context.json()) {
-    context.Print(ProtoToJson(*status));
+    Json json = ProtoToJson(*status);
+    json["token"] = AppliedToken(*status);
+    context.Print(json);
   } else {
     PrintStatusTable(context.out(), *status);
   }

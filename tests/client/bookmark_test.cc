@@ -28,6 +28,7 @@ TEST(Bookmark, TheLargestValuesComeBack) {
 
 TEST(Bookmark, NoPositionHasNoToken) {
   EXPECT_EQ(ToToken(Bookmark()), "");
+  EXPECT_EQ(ToToken({"not a cluster id", 1, 2, 3, 4}), "");
   EXPECT_EQ(GetErrorInfo(ParseToken("").status()).reason, "invalid_token");
 }
 

@@ -47,7 +47,52 @@ TEST_F(KvTest, JsonFormsHaveTheFieldsOfTheProtocol) {
   EXPECT_EQ(put["position"]["lsn"], 1);
   EXPECT_EQ(put["duplicate"], false);
   EXPECT_EQ(towctl_({"get", "k", "-o", "json"}).out,
-            "{\"key\":\"k\",\"value\":\"v\",\"expire_at_ms\":2000,\"modified_lsn\":1}\n");
+            "{\"key\":\"k\",\"value\":\"v\",\"expire_at_ms\":2000,\"modified_lsn\":1,\"token\":" + put["token"].dump() +
+                "}\n");
+}
+
+TEST_F(KvTest, TokensOfWritesAreReadAt) {
+  const std::string line = towctl_({"put", "k", "v", "--token"}).out;
+  const std::string token = line.substr(line.rfind(' ') + 1, 67);
+  EXPECT_EQ(line, "ok lsn 1 term 1 " + token + "\n");
+  EXPECT_EQ(towctl_({"get", "k", "--at", token, "--wait", "20ms"}).out, "v");
+  EXPECT_THAT(towctl_({"scan", "--at", token}).lines(), ElementsAre("k\tv"));
+  EXPECT_EQ(towctl_({"del", "k", "-o", "json"}).json()["token"].get<std::string>().size(), 67u);
+  {
+    MutexLock lock(&server_.state().mutex);
+    EXPECT_EQ(server_.state().gets[0].min_position().lsn(), 1u);
+    EXPECT_EQ(server_.state().gets[0].wait_ms(), 20u);
+    EXPECT_EQ(server_.state().scans[0].min_position().lsn(), 1u);
+    server_.state().refuse_bookmarks = MakeError(absl::StatusCode::kUnavailable, "behind", "not there yet");
+  }
+  const VerbResult behind = towctl_({"get", "k", "--at", token, "-o", "json"});
+  EXPECT_EQ(behind.code, 1);
+  EXPECT_EQ(behind.error()["reason"], "behind");
+  const VerbResult broken = towctl_({"get", "k", "--at", "t1.oops"});
+  EXPECT_EQ(broken.code, 2);
+  EXPECT_THAT(broken.err, HasSubstr("not a position token"));
+}
+
+TEST_F(KvTest, OfSeveralEndpointsThePrimaryIsWrittenAndTheFirstThatAnswersRead) {
+  FakeServer replica;
+  replica.Put("k", "old");
+  replica.state().refuse_writes = MakeError(absl::StatusCode::kFailedPrecondition,
+                                            ErrorInfo{"not_primary", "a replica", "", {{"primary_address", ""}}});
+  const Towctl several("127.0.0.1:1," + replica.endpoint() + "," + server_.endpoint());
+  EXPECT_EQ(several({"put", "k", "new"}).code, 0);
+  EXPECT_EQ(server_.Value("k"), "new");
+  EXPECT_EQ(several({"get", "k"}).out, "old");
+  const Towctl nobody("127.0.0.1:1," + replica.endpoint());
+  EXPECT_EQ(nobody({"put", "k", "new"}).code, 5);
+}
+
+TEST_F(KvTest, WithFollowAPauseOfThePrimaryIsNoError) {
+  for (int i = 0; i < 3; ++i) {
+    server_.state().write_errors.push_back(MakeError(absl::StatusCode::kUnavailable, "switchover", "a moment"));
+  }
+  EXPECT_EQ(towctl_({"put", "k", "v"}).code, 1);
+  EXPECT_EQ(towctl_({"--follow", "put", "k", "v"}).code, 0);
+  EXPECT_EQ(server_.Value("k"), "v");
 }
 
 TEST_F(KvTest, AMissingKeyIsExitCodeOne) {

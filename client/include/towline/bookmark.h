@@ -17,14 +17,14 @@ struct Bookmark {
   uint64_t term = 0;       // of the record at `lsn`
   uint64_t term_id = 0;    // random identity of that term
   uint64_t lsn = 0;        // ordinal of the record: 1, 2, 3, ...; 0 = no position
-  uint64_t chain = 0;      // digest of the log up to it
+  uint64_t chain = 0;      // digest of the log up to it; 0 = not known
 
   bool empty() const { return lsn == 0; }
   friend bool operator==(const Bookmark&, const Bookmark&) = default;
 };
 
 // One printable word for a bookmark, "t1." and 64 characters (docs/guides/client.md, "Tokens"). Empty for an empty
-// bookmark. Requires a valid cluster id otherwise.
+// bookmark, and for one whose cluster id is none.
 std::string ToToken(const Bookmark& bookmark);
 
 // INVALID_ARGUMENT, reason invalid_token: it is not a token, it was cut or changed on its way, or it is of a version
