@@ -58,6 +58,15 @@ class FailoverTest(NodeTest):
         node.wait_state("writable")
         return report
 
+    def promote_any(self, recorder, candidates):
+        """Promotes one of them, and returns it: one that still has to go back to another's line is refused."""
+        candidates = list(candidates)
+        self.random.shuffle(candidates)
+        promoted = wait_until(lambda: next((node for node in candidates if self.try_promote(recorder, node)), None),
+                              "promotion of any node", timeout=60, interval=0.2, describe=lambda: recorder.last("node"))
+        promoted.wait_state("writable")
+        return promoted
+
     def switchover(self, recorder, node):
         def call():
             with grpc.insecure_channel(node.endpoint) as channel:
