@@ -8,7 +8,6 @@
 #include <cstdint>
 #include <functional>
 #include <map>
-#include <atomic>
 #include <memory>
 #include <string>
 #include <utility>
