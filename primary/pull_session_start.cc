@@ -57,6 +57,10 @@ absl::Status PullSessionImpl::Start(v1::PullStarted* started) {
   if (partial) TOWLINE_RETURN_IF_ERROR(OpenLog(plan.from_lsn));
   core_.LogDecision(*request_, plan);
   EncodeStarted(plan, resumption.node, resumption.log, started);
+  if (plan.decision == Decision::kRewind) {
+    TOWLINE_ASSIGN_OR_RETURN(const wal::LogEnd common, resumption.live->spool().EndAt(plan.common_lsn));
+    started->set_common_chain(common.chain);
+  }
   if (partial) {
     MutexLock lock(&mutex_);
     started->set_session_id(session_.id);

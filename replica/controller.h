@@ -71,7 +71,9 @@ class Controller : public ReplicaController {
   void OfferRewind(Generation* live);
   StageResult StartRewind(const v1::PullStarted& started);
   absl::StatusOr<Lsn> CheckRewind(const v1::PullStarted& started) const;
+  absl::Status CheckCommonChain(Lsn common_lsn, const v1::PullStarted& started) const;
   StageResult GoBack();
+  StageResult CannotGoBack(Lsn common_lsn, const absl::Status& why);
   void SetRewinding(bool rewinding);
   bool IsRewinding() const;
 

@@ -39,12 +39,23 @@ absl::StatusOr<Lsn> Controller::CheckRewind(const v1::PullStarted& started) cons
   return common;
 }
 
+// One primary writes one term; but one that has lost the end of its term may have written it again.
+absl::Status Controller::CheckCommonChain(Lsn common_lsn, const v1::PullStarted& started) const {
+  TOWLINE_ASSIGN_OR_RETURN(const wal::LogEnd own, host_.LiveGeneration()->spool().EndAt(common_lsn));
+  if (started.has_common_chain() && started.common_chain() == own.chain) return absl::OkStatus();
+  return MakeError(absl::StatusCode::kFailedPrecondition, "diverged_same_term",
+                   absl::StrCat("the histories are the same up to LSN ", common_lsn, ", but the chain there is ",
+                                absl::Hex(own.chain, absl::kZeroPad16), " here and ",
+                                absl::Hex(started.common_chain(), absl::kZeroPad16), " at the upstream"));
+}
+
 StageResult Controller::StartRewind(const v1::PullStarted& started) {
   StageResult checked = CheckUpstream(started);
   if (checked.kind != StageResult::Kind::kGoOn) return checked;
   const absl::StatusOr<Lsn> common = CheckRewind(started);
   if (!common.ok()) return StageResult::Halt(common.status());
   CloseStreams();
+  if (const absl::Status same = CheckCommonChain(*common, started); !same.ok()) return CannotGoBack(*common, same);
   DropStaged("the node goes back instead");
   RemoveLeftovers();
   SetRewinding(true);
@@ -72,16 +83,20 @@ StageResult Controller::GoBack() {
     return result;
   }
   if (result.kind != StageResult::Kind::kReconnect) return result;
+  return CannotGoBack(report.common_lsn, result.status);
+}
+
+StageResult Controller::CannotGoBack(Lsn common_lsn, const absl::Status& why) {
   ++rewinds_.not_possible;
   rewind_impossible_ = true;
   SetRewinding(false);
   logger().Log(LogLevel::kWarning, "rewind_not_possible",
-               {{"reason", GetErrorInfo(result.status).reason},
-                {"message", result.status.message()},
-                {"common_lsn", report.common_lsn},
-                {"own_lsn", report.old_lsn},
+               {{"reason", GetErrorInfo(why).reason},
+                {"message", why.message()},
+                {"common_lsn", common_lsn},
+                {"own_lsn", start_.lsn()},
                 {"next_action", "the node asks for a snapshot instead"}});
-  Say(absl::StrCat("cannot go back to LSN ", report.common_lsn, ": ", result.status.message()));
+  Say(absl::StrCat("cannot go back to LSN ", common_lsn, ": ", why.message()));
   phase_ = Phase::kConnect;
   return StageResult::GoOn();
 }

@@ -268,6 +268,7 @@ TEST_F(SourceResumeTest, ADivergedReplicaWithARewindPointHoldsTheLogFromTheCommo
   start.set_oldest_rewind_lsn(5);
   const v1::PullStarted answer = Ask(start);
   EXPECT_EQ(answer.decision(), v1::RESUME_DECISION_REWIND);
+  EXPECT_TRUE(answer.has_common_chain());
   EXPECT_EQ(answer.common_lsn(), 10u);
   EXPECT_EQ(SlotOf("r1").state, slots::SlotState::kRewinding);
   EXPECT_EQ(slots_->Floor(1), 11u);

@@ -90,6 +90,7 @@ void FakePull::SendRewind(const LogMaker& log, Lsn common_lsn) {
   started.set_durable_lsn(log.end_lsn());
   started.set_first_retained_lsn(1);
   started.set_common_lsn(common_lsn);
+  started.set_common_chain(log.EndAt(common_lsn).chain);
   for (const HistoryEntry& entry : log.history()) {
     v1::HistoryEntry& added = *started.add_history();
     added.set_term(entry.term);

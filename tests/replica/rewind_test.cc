@@ -174,6 +174,24 @@ TEST_F(RewindTest, ACommonPointThatTheHistoriesDoNotShowIsRefused) {
   ASSERT_TRUE(RunUntilApplied(kNewEnd));
 }
 
+// A primary that lost the end of its term, and went on in it before it noticed.
+TEST_F(RewindTest, ATermThatWasWrittenTwiceLeadsToASnapshot) {
+  Diverge();
+  LogMaker third;
+  third.StartTerm(1, 11);
+  third.Members({"p1", "r1"});
+  while (third.end_lsn() < kCommonLsn - 1) PutLarge(third, 'a');
+  PutLarge(third, 'z');
+  third.StartTerm(2, 22);
+  third.Puts(5);
+  line_ = &third;
+  ASSERT_TRUE(RunUntilApplied(third.end_lsn()));
+  ExpectHolds(third);
+  EXPECT_EQ(snapshots_, 1);
+  EXPECT_EQ(node_->status().rewinds.not_possible, 1u);
+  EXPECT_EQ(node_->logger.Events("rewind_not_possible")[0].fields.at("reason"), "diverged_same_term");
+}
+
 TEST_F(RewindTest, AnUpstreamOfALowerTermDoesNotMoveIt) {
   Diverge();
   ASSERT_TRUE(RunUntilApplied(kNewEnd));
