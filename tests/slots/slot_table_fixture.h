@@ -62,7 +62,11 @@ class SlotTableTest : public ::testing::Test {
 
   // 100 bytes a record.
   static LogView Log(Lsn first, Lsn durable) {
-    return {first, durable, [durable](Lsn lsn) { return lsn >= durable ? 0 : (durable - lsn) * 100; }};
+    LogView log;
+    log.first_lsn = first;
+    log.durable_lsn = durable;
+    log.bytes_behind = [durable](Lsn lsn) { return lsn >= durable ? 0 : (durable - lsn) * 100; };
+    return log;
   }
 
   test::SimFileSystem fs_;
