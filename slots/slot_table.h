@@ -110,7 +110,7 @@ struct LogView {
   uint64_t kept_bytes = 0;                    // log that stays behind the head whatever slots hold
   double disk_used_ratio = 0;                 // share of the disk that is in use, by whomever
   // Slots of which so many must go on holding the log, or a commit level cannot be reached: no want of space takes them.
-  std::set<std::string> needed_slots;
+  std::set<std::string> needed_slots = {};
   size_t needed_count = 0;
 };
 
