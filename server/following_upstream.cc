@@ -32,6 +32,11 @@ bool IsPossible(const UpstreamQuestion& question, const UpstreamCandidate& candi
   return question.cluster_id.empty() || standing.cluster_id() == question.cluster_id;
 }
 
+bool IsServed(const v1::Standing& standing) {
+  return standing.is_primary() || standing.state() == "streaming" || standing.state() == "catching_up" ||
+         standing.state() == "bootstrapping" || standing.state() == "rewinding";
+}
+
 // The primary of the highest term; among two addresses of one node the configured one.
 const UpstreamCandidate* FindPrimary(const UpstreamQuestion& question) {
   const UpstreamCandidate* best = nullptr;
@@ -65,14 +70,15 @@ std::string ChooseUpstream(const UpstreamQuestion& question) {
   if (primary == nullptr) {
     // Whoever promised the next term has nobody to pull from until its primary is there.
     if (!question.awaited.empty()) return "";
-    return present.empty() && !question.candidates.empty() ? question.candidates.front().endpoint : present;
+    return present;
   }
   if (current == nullptr || present.empty()) return primary->endpoint;
   if (IsPossible(question, *current)) {
     const v1::Standing& standing = *current->standing;
     const bool same = standing.node_id() == primary->standing->node_id();
-    // One that was the primary and is none any more is left for the one that is.
-    return same || !question.current_was_primary ? present : primary->endpoint;
+    // One that was the primary and is none any more is left for the one that is; so is a replica that nobody serves, which
+    // may well wait for this one.
+    return same || (!question.current_was_primary && IsServed(standing)) ? present : primary->endpoint;
   }
   // The same node by another way is no better: somebody chose this way.
   const bool same = question.current_node == primary->standing->node_id();
@@ -123,7 +129,12 @@ absl::Status FollowingUpstream::Choose() {
   std::vector<absl::StatusOr<v1::Standing>> answers = peers_.AskStandings(asked, kLookAroundMicros);
   for (size_t i = 0; i < asked.size(); ++i) question.candidates.push_back({asked[i], std::move(answers[i])});
   const std::string chosen = ChooseUpstream(question);
-  if (chosen.empty() && !own.awaited.empty()) {
+  if (chosen.empty() && own.awaited.empty()) {
+    return MakeError(absl::StatusCode::kUnavailable, "no_primary",
+                     "no upstream is configured, and no member says that it is the primary",
+                     "promote a member, or restart this node with --upstream");
+  }
+  if (chosen.empty()) {
     return MakeError(
         absl::StatusCode::kUnavailable, "promotion_awaited",
         absl::StrCat("term ", own.promised_term, " is promised to ", own.awaited, ", which is not the primary yet"),

@@ -68,7 +68,7 @@ class FollowingUpstream final : public Upstream {
       TOWLINE_EXCLUDES(mutex_);
 
  private:
-  absl::Status Choose() TOWLINE_EXCLUDES(mutex_);  // UNAVAILABLE, reason promotion_awaited
+  absl::Status Choose() TOWLINE_EXCLUDES(mutex_);  // UNAVAILABLE, reasons promotion_awaited, no_primary
   std::shared_ptr<Upstream> Present() TOWLINE_EXCLUDES(mutex_);
 
   const std::string configured_;

@@ -70,8 +70,13 @@ TEST(ChooseUpstreamTest, AnOldPrimaryThatIsAReplicaNowIsLeft) {
 TEST(ChooseUpstreamTest, AReplicaThatWasChosenAsUpstreamStays) {
   UpstreamQuestion question = Follower();
   question.current_was_primary = false;
-  question.candidates = {Answers("p1:1", Standing("p1", false, 2)), Answers("r2:1", Standing("r2", true, 2))};
+  v1::Standing served = Standing("p1", false, 2);
+  served.set_state("streaming");
+  question.candidates = {Answers("p1:1", served), Answers("r2:1", Standing("r2", true, 2))};
   EXPECT_EQ(ChooseUpstream(question), "p1:1");
+  served.set_state("halted");
+  question.candidates[0] = Answers("p1:1", served);
+  EXPECT_EQ(ChooseUpstream(question), "r2:1") << "nobody serves it: it may wait for this very node";
   question.candidates[0] = Dead("p1:1");
   EXPECT_EQ(ChooseUpstream(question), "r2:1") << "but not when it is gone";
 }
@@ -97,6 +102,8 @@ TEST(ChooseUpstreamTest, WithoutAConfiguredOneTheMembersDo) {
   question.configured = question.current = question.current_node = "";
   question.candidates = {Answers("r3:1", Standing("r3", false, 2)), Answers("r2:1", Standing("r2", true, 2))};
   EXPECT_EQ(ChooseUpstream(question), "r2:1");
+  question.candidates = {Answers("r3:1", Standing("r3", false, 2))};
+  EXPECT_EQ(ChooseUpstream(question), "") << "a replica that was not chosen is none";
 }
 
 TEST(ChooseUpstreamTest, OtherClustersAndTheNodeItselfAreNothing) {

@@ -327,6 +327,9 @@ TEST_F(SlotTableTest, ANearlyFullDiskInvalidatesOneSlotAfterTheOther) {
 }
 
 TEST_F(SlotTableTest, WantOfSpaceTakesNoSlotThatACommitLevelNeeds) {
+  limits_ = {
+      .max_retained_bytes = 1 << 20, .consumer_idle_micros = 0, .replica_idle_micros = 0, .disk_guard_ratio = 0.9};
+  Open();
   for (const char* name : {"r1", "r2", "x1"}) {
     ASSERT_THAT(table_->Create(name, SlotKind::kReplica, kGeneration, 10), IsOk());
   }
