@@ -127,11 +127,19 @@ TEST(TowlineClient, WhatTheRequestIsToBlameForIsReturnedAtOnce) {
   EXPECT_THAT(WritesOf(server), SizeIs(2));
 }
 
-TEST(TowlineClient, TheEndOfTheTimeSaysWhatIsKnown) {
+TEST(TowlineClient, TheDeadlineEndsTheAttempts) {
   Node server;
   server.state().refuse_writes = Refusal("switchover");
   ClientOptions options = OptionsFor({server.endpoint()});
   options.timeout = milliseconds(50);
+  EXPECT_FALSE(Make(options)->Put("k", "v").ok());
+}
+
+TEST(TowlineClient, TheLastErrorSaysWhatIsKnown) {
+  Node server;
+  server.state().refuse_writes = Refusal("switchover");
+  ClientOptions options = OptionsFor({server.endpoint()});
+  options.rounds_max = 3;
   auto client = Make(options);
   const auto refused = client->Put("k", "v");
   EXPECT_THAT(refused, ReasonIs("switchover"));
