@@ -94,6 +94,8 @@ void AddNode(Node& node, const v1::GetStatusResponse& status, Families* out) {
          status.state());
   out->Gauge("exact", "1 if the state is exactly a prefix of the log.", status.exact() ? 1 : 0);
   out->Gauge("term", "Current term.", static_cast<double>(status.term()));
+  out->Gauge("log_term", "Term of the last record of the log; 0 = none.",
+             status.history().empty() ? 0 : static_cast<double>(status.history().rbegin()->term()));
   out->Gauge("promised_term", "Highest term that the node has promised.", static_cast<double>(status.promised_term()));
   const std::string changes = "Changes of role since the start.";
   out->Declare(prometheus::MetricType::Counter, "role_changes_total", changes);

@@ -43,7 +43,7 @@ class Towline:
     def measure(self, level, writers):
         report = json.loads(self._primary.towctl(
             "bench", "--mode", "unary", "--in-flight", writers, "--value-size", f"{VALUE_BYTES}B", "--key-space", KEYS,
-            "--seconds", self._seconds, "--warmup", 1, *LEVELS[level], "-o", "json"))
+            "--seconds", f"{round(1000 * self._seconds)}ms", "--warmup", 1, *LEVELS[level], "-o", "json"))
         assert report["errors"] == 0 and report["achieved"]["timeouts"] == 0, report
         return {"writes_per_second": report["records_per_second"], "p50_us": report["latency_us"]["p50"],
                 "p99_us": report["latency_us"]["p99"], "null_per_second": report["ping"]["calls_per_second"],
