@@ -59,9 +59,10 @@ std::vector<Phase> Phases(const DrillHistory& history) {
   if (history.injected_us == 0) return phases;
   for (const DrillMark& mark : history.marks) phases.push_back({mark.phase, mark.at_us});
   for (const DrillWrite& write : history.writes) {
-    if (write.level != DrillLevel::kReplicas || history.new_term_from == 0) continue;
+    if (history.new_term_from == 0) continue;
     if (write.failed_us > history.injected_us) Earliest("detected", write.failed_us, &phases);
-    if (write.answered_us > history.injected_us && write.position.term() >= history.new_term_from) {
+    if (write.level == DrillLevel::kReplicas && write.answered_us > history.injected_us &&
+        write.position.term() >= history.new_term_from) {
       Earliest("first_write", write.answered_us, &phases);
     }
   }
