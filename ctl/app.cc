@@ -181,6 +181,7 @@ int RunTowctl(const std::vector<std::string>& arguments, Environment& environmen
   AddFailoverCommands(app, selection);
   AddWalCommands(app, selection);
   AddBenchCommand(app, selection);
+  AddDrillCommands(app, selection);
 
   try {
     std::vector<std::string> reversed(arguments.rbegin(), arguments.rend());

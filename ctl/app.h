@@ -98,6 +98,7 @@ void AddFailoverCommands(CLI::App& app, Selection& selection);
 void AddForecastCommand(CLI::App& slot, Selection& selection);  // below `slot`
 void AddWalCommands(CLI::App& app, Selection& selection);
 void AddBenchCommand(CLI::App& app, Selection& selection);
+void AddDrillCommands(CLI::App& app, Selection& selection);
 
 // Options with units and ranges; errors name the option and what is wrong with the value.
 CLI::Option* AddDuration(CLI::App& app, const std::string& name, int64_t* micros, const std::string& help);
