@@ -22,6 +22,7 @@ SCENARIOS = ("kill-primary", "partition", "switchover", "slot-loss", "full-resyn
 class DrillsTest(NodeTest):
     def drill(self, scenario, *arguments, code=0):
         """Runs it, checks exit code and report; returns the report."""
+        self.error = ""
         self.path = self.directory / f"{scenario}.json"
         command = ["drill", "run", scenario, "--seconds-before", BEFORE, "--seconds-after", "200ms",
                    "--report", self.path, *arguments]
@@ -102,19 +103,22 @@ class DrillsTest(NodeTest):
     @contextlib.contextmanager
     def kept(self, scenario, *arguments, code=0):
         """A drill whose cluster is left running: yields the report and {node id: endpoint}."""
-        pids = []
         try:
             report = self.local(scenario, "--keep", *arguments, code=code)
-            lines = [line.split() for line in self.error.splitlines() if " pid " in line]
-            pids = [int(fields[2]) for fields in lines]
-            self.assertEqual(len(pids), 3, self.error)
-            yield report, {fields[0]: fields[3] for fields in lines}
+            nodes = self.kept_nodes()
+            self.assertEqual(len(nodes), 3, self.error)
+            yield report, {fields[0]: fields[3] for fields in nodes}
         finally:
-            for pid in pids:
+            for fields in self.kept_nodes():
                 with contextlib.suppress(ProcessLookupError):
-                    os.kill(pid, signal.SIGKILL)
-            if pids:
-                harness.shutil.rmtree(json.loads(self.path.read_text())["cluster"]["directory"], ignore_errors=True)
+                    os.kill(int(fields[2]), signal.SIGKILL)
+            for line in self.error.splitlines():
+                if line.startswith("the cluster is kept in "):
+                    harness.shutil.rmtree(line.removeprefix("the cluster is kept in "), ignore_errors=True)
+
+    def kept_nodes(self):
+        """What the drill said of the nodes that it left running: [node id, "pid", pid, endpoint]."""
+        return [line.split() for line in self.error.splitlines() if "  pid " in line]
 
     def keys(self, report, endpoint):
         out = towctl("--endpoint", endpoint, "scan", "--prefix", f"_drill/{report['id']}/", "-o", "json").stdout
