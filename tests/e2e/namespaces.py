@@ -16,6 +16,8 @@ NETWORK = "10.77.0"
 def enter():
     """Returns inside the namespaces. Skips, exit code 0 with a notice, where they cannot be made."""
     if os.environ.get(ENTERED) == "1":
+        pathlib.Path("/run/netns").mkdir(exist_ok=True)
+        _run("mount", "-t", "tmpfs", "none", "/run/netns")  # the names are ours alone, too
         _run("ip", "link", "set", "lo", "up")
         _run("ip", "link", "add", "towline0", "type", "bridge")
         _run("ip", "address", "add", f"{NETWORK}.1/24", "dev", "towline0")
@@ -32,16 +34,20 @@ def enter():
 
 
 def _run(*command, stdin=None):
-    subprocess.run(command, input=stdin, check=True, text=True, capture_output=True)
+    result = subprocess.run(command, input=stdin, text=True, capture_output=True)
+    assert result.returncode == 0, f"{' '.join(command)}: exit code {result.returncode}: {result.stderr}"
 
 
 class Cable:
-    """The namespace of one node, its address, and what it does not hear or say."""
+    """The namespace of one node, its address, and what it does not hear or say. It goes with the test script's own."""
 
-    def __init__(self, number):
+    made = 0
+
+    def __init__(self):
+        Cable.made += 1
+        number = Cable.made
         self.name = f"towline-n{number}"
         self.address = f"{NETWORK}.{10 + number}"
-        pathlib.Path("/run/netns").mkdir(exist_ok=True)
         _run("ip", "netns", "add", self.name)
         _run("ip", "link", "add", f"tl{number}", "type", "veth", "peer", "name", "eth0", "netns", self.name)
         _run("ip", "link", "set", f"tl{number}", "master", "towline0", "up")
@@ -66,6 +72,3 @@ class Cable:
 
     def heal(self):
         _run(*self.command(), "nft", "delete", "table", "inet", "cut")
-
-    def remove(self):
-        subprocess.run(["ip", "netns", "delete", self.name], capture_output=True)

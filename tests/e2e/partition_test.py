@@ -9,7 +9,6 @@ if __name__ == "__main__":
 
 import http.client  # noqa: E402
 import pathlib  # noqa: E402
-import subprocess  # noqa: E402
 
 import grpc  # noqa: E402
 import harness  # noqa: E402
@@ -21,9 +20,8 @@ from towline.v1 import change_pb2, kv_service_pb2  # noqa: E402
 class CabledNode(Node):
     """A node in a network namespace; the test reaches it over the bridge whatever is cut between nodes."""
 
-    def __init__(self, test, number, *arguments, **options):
-        self.cable = namespaces.Cable(number)
-        test.addCleanup(self.cable.remove)
+    def __init__(self, test, *arguments, **options):
+        self.cable = namespaces.Cable()
         super().__init__(test, *arguments, **options)
 
     @property
@@ -65,8 +63,8 @@ class PartitionTest(NodeTest):
     OPTIONS = {"start.peer_wait": "1s", "wal.segment_bytes": "1MiB", "slots.persist_interval": "100ms"}
 
     def members(self):
-        n1 = CabledNode(self, 1, "n1", "primary", options=self.OPTIONS).start()
-        others = [CabledNode(self, i, f"n{i}", "replica", n1, options=self.OPTIONS).launch() for i in (2, 3)]
+        n1 = CabledNode(self, "n1", "primary", options=self.OPTIONS).start()
+        others = [CabledNode(self, f"n{i}", "replica", n1, options=self.OPTIONS).launch() for i in (2, 3)]
         for node in others:
             node.wait_state("streaming")
         for node in (n1, *others):
@@ -109,8 +107,7 @@ class PartitionTest(NodeTest):
         if not files:
             self.assertTrue(self.way_out, "nothing was given up, though nothing could leave")
             return
-        dumped = "".join(subprocess.run([harness.TOWCTL, "wal", "dump", str(file)], capture_output=True, text=True,
-                                        check=True).stdout for file in files)
+        dumped = towctl("wal", "dump", "--data-dir", node.data_dir, "--quarantine").stdout
         held = {entry.key.decode() for entry in node.client.scan()}
         for key in alone:
             self.assertTrue(key in held or key in dumped, f"{key} is neither in the state nor in quarantine")
