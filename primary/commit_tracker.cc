@@ -152,8 +152,7 @@ void CommitTracker::Collect(DoneList* done) {
   if (held_ || !closed_.ok() || waiting_.load(std::memory_order_relaxed) == 0) return;
   for (auto it = groups_.begin(); it != groups_.end();) {
     const auto& [key, group] = *it;
-    const Lsn reached =
-        key.first == 0 ? std::numeric_limits<Lsn>::max() : members_.Watermark(key.first, key.second);
+    const Lsn reached = key.first == 0 ? std::numeric_limits<Lsn>::max() : members_.Watermark(key.first, key.second);
     Group& waiters = it->second;
     const auto end = waiters.upper_bound(reached);
     for (auto waiter = waiters.begin(); waiter != end; ++waiter) {

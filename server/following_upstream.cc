@@ -76,8 +76,8 @@ std::string ChooseUpstream(const UpstreamQuestion& question) {
   if (IsPossible(question, *current)) {
     const v1::Standing& standing = *current->standing;
     const bool same = standing.node_id() == primary->standing->node_id();
-    // One that was the primary and is none any more is left for the one that is; so is a replica that nobody serves, which
-    // may well wait for this one.
+    // One that was the primary and is none any more is left for the one that is; so is a replica that nobody serves,
+    // which may well wait for this one.
     return same || (!question.current_was_primary && IsServed(standing)) ? present : primary->endpoint;
   }
   // The same node by another way is no better: somebody chose this way.
@@ -85,10 +85,12 @@ std::string ChooseUpstream(const UpstreamQuestion& question) {
   return !current->standing.ok() && same ? present : primary->endpoint;
 }
 
-FollowingUpstream::FollowingUpstream(std::string configured, std::function<OwnStanding()> own, PeerCalls& peers,
+FollowingUpstream::FollowingUpstream(std::string configured, bool follow, std::function<OwnStanding()> own,
+                                     PeerCalls& peers,
                                      std::function<std::unique_ptr<Upstream>(const std::string& endpoint)> make,
                                      Logger& logger)
     : configured_(std::move(configured)),
+      follow_(follow),
       own_(std::move(own)),
       peers_(peers),
       make_(std::move(make)),
@@ -128,7 +130,7 @@ absl::Status FollowingUpstream::Choose() {
   }
   std::vector<absl::StatusOr<v1::Standing>> answers = peers_.AskStandings(asked, kLookAroundMicros);
   for (size_t i = 0; i < asked.size(); ++i) question.candidates.push_back({asked[i], std::move(answers[i])});
-  const std::string chosen = ChooseUpstream(question);
+  const std::string chosen = follow_ || configured_.empty() ? ChooseUpstream(question) : configured_;
   if (chosen.empty() && own.awaited.empty()) {
     return MakeError(absl::StatusCode::kUnavailable, "no_primary",
                      "no upstream is configured, and no member says that it is the primary",

@@ -56,7 +56,8 @@ struct OwnStanding {
 // Threads: as Upstream; Prefer from any thread.
 class FollowingUpstream final : public Upstream {
  public:
-  FollowingUpstream(std::string configured, std::function<OwnStanding()> own, PeerCalls& peers,
+  // `follow` false: the configured one, whatever happens.
+  FollowingUpstream(std::string configured, bool follow, std::function<OwnStanding()> own, PeerCalls& peers,
                     std::function<std::unique_ptr<Upstream>(const std::string& endpoint)> make, Logger& logger);
 
   // A node that is, or is about to be, the primary: it is asked too.
@@ -72,6 +73,7 @@ class FollowingUpstream final : public Upstream {
   std::shared_ptr<Upstream> Present() TOWLINE_EXCLUDES(mutex_);
 
   const std::string configured_;
+  const bool follow_;
   const std::function<OwnStanding()> own_;
   PeerCalls& peers_;
   const std::function<std::unique_ptr<Upstream>(const std::string& endpoint)> make_;

@@ -2,14 +2,21 @@
 """Replicas of replicas: the path to the primary, and loops."""
 
 import harness
-from harness import NodeTest
+from harness import Node, NodeTest
 from relay import Relay
 from workload import fill
 
 
 class CascadeTest(NodeTest):
+    """The replicas stay with the upstream that they were given, so that a loop stays one."""
+
+    PINNED = {"replication.follow_primary": "false"}
+
     def setUp(self):
         self.p1 = self.primary().start()
+
+    def replica(self, node_id, upstream, **arguments):
+        return super().replica(node_id, upstream, options=self.PINNED, **arguments)
 
     def path(self, node):
         return node.status()["upstream"]["path"]
@@ -91,6 +98,22 @@ class CascadeTest(NodeTest):
             node.wait(lambda status: status["state"] == "halted" and status["state_reason"] == "loop",
                       "halted for the loop", timeout=60)
         self.assert_heals([r1, r3, r2])
+
+    def test_a_loop_heals_where_the_primary_may_be_followed(self):
+        ring = [Node(self, f"r{i + 1}", "replica", self.p1).launch() for i in range(2)]
+        for node in ring:
+            node.wait_state("streaming")
+        for node in ring:
+            node.wait(lambda status: len(status["members"]) == 3, "members")
+        for node in ring:
+            node.stop()
+        for node, upstream in zip(ring, ring[::-1]):
+            node.upstream = upstream
+            node.launch()
+        lsn = fill(self.p1, 50)
+        for node in ring:
+            node.wait(lambda status: status["state"] == "streaming" and status["store"]["applied_lsn"] >= lsn,
+                      "streams from the primary, or from one that does", timeout=60)
 
     def test_a_replica_of_itself(self):
         r1 = self.replica("r1", self.p1).start()

@@ -251,6 +251,7 @@ class ReplicaRowsTest(PlannerTest):
         term, _, term_id = self.history[-1]
         state_files.set_exact_from(r1.data_dir, term, term_id, ahead)
         r1.upstream = nowhere
+        p1.stop()  # or it would be found among the members
         r1.start("disconnected")
         self.assertIs(r1.towctl_json("status")["exact"], False)
         self.ask(r1, "0", "retry_after", "not_exact", self.at(lsn, "r-waits", chain=self.chain(lsn)), ["r1"])
