@@ -150,7 +150,8 @@ class HttpTest(NodeTest):
         self.assertEqual(len(expressions), rules.count("- alert:"))
         for expression in expressions:
             for name in re.findall(r"towline_[a-z_]+", expression):
-                self.assertIn(name, declared)
+                if not name.startswith("towline_drill_"):  # of the textfile that towctl drill writes
+                    self.assertIn(name, declared)
 
     def test_a_replica_without_upstream_is_alive_and_says_so(self):
         p1, r1 = self.cluster(replicas=1)
