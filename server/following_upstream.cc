@@ -32,6 +32,11 @@ bool IsPossible(const UpstreamQuestion& question, const UpstreamCandidate& candi
   return question.cluster_id.empty() || standing.cluster_id() == question.cluster_id;
 }
 
+bool IsOfOtherCluster(const UpstreamQuestion& question, const UpstreamCandidate& candidate) {
+  if (!candidate.standing.ok() || question.cluster_id.empty() || candidate.standing->cluster_id().empty()) return false;
+  return candidate.standing->cluster_id() != question.cluster_id;
+}
+
 bool IsServed(const v1::Standing& standing) {
   return standing.is_primary() || standing.state() == "streaming" || standing.state() == "catching_up" ||
          standing.state() == "bootstrapping" || standing.state() == "rewinding";
@@ -64,6 +69,9 @@ class NoStream final : public PullStream {
 }  // namespace
 
 std::string ChooseUpstream(const UpstreamQuestion& question) {
+  // A wrong --upstream is an operator's mistake, which is to be seen, not worked around.
+  const UpstreamCandidate* const configured = Find(question, question.configured);
+  if (configured != nullptr && IsOfOtherCluster(question, *configured)) return question.configured;
   const std::string& present = question.current.empty() ? question.configured : question.current;
   const UpstreamCandidate* const primary = FindPrimary(question);
   const UpstreamCandidate* const current = Find(question, present);

@@ -112,6 +112,9 @@ TEST(ChooseUpstreamTest, OtherClustersAndTheNodeItselfAreNothing) {
   other.set_cluster_id("ffffffffffffffffffffffff");
   question.candidates = {Dead("p1:1"), Answers("x:1", other), Answers("r1:1", Standing("r1", true, 9))};
   EXPECT_EQ(ChooseUpstream(question), "p1:1");
+  question.candidates[0] = Answers("p1:1", other);
+  question.candidates.push_back(Answers("r2:1", Standing("r2", true, 2)));
+  EXPECT_EQ(ChooseUpstream(question), "p1:1") << "a configured one of another cluster is refused where all can see it";
 }
 
 }  // namespace
