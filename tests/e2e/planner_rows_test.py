@@ -194,7 +194,10 @@ class LastRowsOfAPrimaryTest(PlannerTest):
         with PullStream(p1, self.at(lsn, "r1", promised_term=2)) as stream:
             self.assertEqual((stream.decision, stream.started.reason), ("refuse", "stale_primary"))
         self.assertEqual(decisions(p1), before, "the same refusal as before")
-        self.assert_takes_no_writes(p1, "read_only", "stale_primary")
+        # It has become a replica, which waits for the primary of the higher term.
+        p1.wait(lambda status: status["role"] == "replica", "steps down")
+        self.assertEqual(p1.towctl("put", "k", "v", check=False).returncode, 5)
+        self.assertEqual([change["reason"] for change in p1.towctl_json("status")["role_changes"]], ["stale_primary"])
 
     def test_a_log_that_ends_in_a_higher_term(self):
         p1, lsn = self.start()
@@ -225,6 +228,7 @@ class ReplicaRowsTest(PlannerTest):
 
     def test_rows(self):
         p1, r1 = self.cluster(replicas=1, primary_options=OPTIONS, replica_options=OPTIONS)
+        p1.wait(lambda status: len(status["members"]) == 2, "the last record that it makes by itself")
         fill(p1, 300)
         self.wait_caught_up(p1, r1)
         self.learn(r1)
