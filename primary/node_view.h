@@ -75,8 +75,9 @@ class SourceHost {
   // The live generation; nullptr if there is none yet. Holding the pointer keeps it open.
   virtual std::shared_ptr<LogAndState> Live() = 0;
 
-  // A replica attached: the primary adds or updates it as a member.
-  virtual void OnReplicaAttached(const MemberInfo& member) = 0;
+  // A replica attached: the primary adds or updates it as a member. Without `knows_members` its log may begin behind the
+  // record that names them, and the primary writes that again.
+  virtual void OnReplicaAttached(const MemberInfo& member, bool knows_members) = 0;
 
   // A replica has confirmed records. Called from a session, without locks held.
   virtual void OnReplicaAck(const ReplicaAck& ack) = 0;

@@ -158,7 +158,8 @@ void PullSessionImpl::TellHost(const Resumption& resumption) {
   if (plan.step_down || plan.recovery_required) core_.host.OnStaleSelf(plan.reason, plan.message);
   if (plan.decision != Decision::kPartial || request_->kind != slots::SlotKind::kReplica) return;
   if (request_->temporary || IsNotExact(*request_)) return;  // it does not come to stay, or not yet
-  core_.host.OnReplicaAttached({request_->slot, request_->incarnation, request_->advertised_address, true});
+  core_.host.OnReplicaAttached({request_->slot, request_->incarnation, request_->advertised_address, true},
+                               /*knows_members=*/counts_as_ == Decision::kPartial);
 }
 
 }  // namespace towline

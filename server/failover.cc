@@ -1,6 +1,7 @@
 #include "server/failover.h"
 
 #include <algorithm>
+#include <limits>
 #include <utility>
 
 #include "absl/cleanup/cleanup.h"
@@ -76,6 +77,10 @@ std::optional<v1::FenceResponse> Failover::CheckFence(const v1::FenceRequest& re
   }
   if (now.cluster_id.empty() || request.cluster_id() != now.cluster_id) {
     return Refused("cluster_mismatch", absl::StrCat(now.node_id, " belongs to cluster ", now.cluster_id));
+  }
+  if (request.term() == 0 || request.term() >= std::numeric_limits<Term>::max()) {
+    return Refused("invalid_term", absl::StrCat("term ", request.term(), " is not one of 1 to ",
+                                                std::numeric_limits<Term>::max() - 1));
   }
   const bool promised_so = request.term() == now.promised_term && request.candidate() == now.promised_candidate;
   if (request.term() < now.promised_term || (request.term() == now.promised_term && !promised_so)) {

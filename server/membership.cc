@@ -74,10 +74,12 @@ class Membership::Job final : public WriteJob {
   const MemberList list_;
 };
 
-void Membership::OnAttached(const MemberInfo& member) {
+void Membership::OnAttached(const MemberInfo& member, bool knows_members) {
   const bool known = Holds(control_.Get().members, member.node_id);
   MutexLock lock(&mutex_);
-  if (known || auto_join_) attached_[member.node_id] = member;
+  if (!known && !auto_join_) return;
+  attached_[member.node_id] = member;
+  repeat_ = repeat_ || !knows_members;
 }
 
 absl::Status Membership::Remove(const std::string& node_id, int64_t timeout_micros) {
@@ -126,12 +128,13 @@ void Membership::Submit(const MemberInfo& self, Sequencer& sequencer) {
       const auto found = Find(&list, id);
       if (found != list.members.end() && found->node_id == id) list.members.erase(found);
     }
-    if (list == before) {
+    if (list == before && !repeat_) {
       removed_.clear();
       min_replicas_.reset();
       written_cv_.NotifyAll();
       return;
     }
+    repeat_ = false;
     in_flight_ = true;
   }
   std::unique_ptr<WriteJob> job = std::make_unique<Job>(this, list);

@@ -35,8 +35,8 @@ class Membership {
         on_durable_(std::move(on_durable)) {}
 
   // A replica attached. It becomes a member, or its entry is brought up to date; one that is none stays out if
-  // members.auto_join is off.
-  void OnAttached(const MemberInfo& member) TOWLINE_EXCLUDES(mutex_);
+  // members.auto_join is off. Unless it knows the members from its log, the list is written again though it is the same.
+  void OnAttached(const MemberInfo& member, bool knows_members) TOWLINE_EXCLUDES(mutex_);
 
   // Takes a member out; returns once the record is durable. NOT_FOUND, reason member_not_found; UNAVAILABLE, reason
   // members_busy, if that takes longer than `timeout_micros`.
@@ -64,6 +64,7 @@ class Membership {
   CondVar written_cv_;
   std::map<std::string, MemberInfo> attached_ TOWLINE_GUARDED_BY(mutex_);
   std::set<std::string> removed_ TOWLINE_GUARDED_BY(mutex_);         // until the list is written without them
+  bool repeat_ TOWLINE_GUARDED_BY(mutex_) = false;                   // write the list though nothing is new in it
   std::optional<uint32_t> min_replicas_ TOWLINE_GUARDED_BY(mutex_);  // likewise
   Lsn written_lsn_ TOWLINE_GUARDED_BY(mutex_) = 0;                   // of the last record
   bool in_flight_ TOWLINE_GUARDED_BY(mutex_) = false;

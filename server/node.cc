@@ -299,8 +299,8 @@ std::optional<double> Node::StalenessSeconds() {
   return std::max(silence, heartbeats_.LagSeconds(live->applier().applied_lsn(), now));
 }
 
-void Node::OnReplicaAttached(const MemberInfo& member) {
-  if (is_primary()) lifecycle_->OnAttached(member);
+void Node::OnReplicaAttached(const MemberInfo& member, bool knows_members) {
+  if (is_primary()) lifecycle_->OnAttached(member, knows_members);
 }
 
 void Node::OnReplicaAck(const ReplicaAck& ack) {

@@ -69,7 +69,7 @@ class Node final : public SourceHost, public ReplicaHost, public FailoverHost {
   // SourceHost
   NodeView View() override;
   std::shared_ptr<LogAndState> Live() override;
-  void OnReplicaAttached(const MemberInfo& member) override;
+  void OnReplicaAttached(const MemberInfo& member, bool knows_members) override;
   void OnReplicaAck(const ReplicaAck& ack) override;
   void OnReplicaGone(const std::string& node_id, uint64_t session_id) override;
   bool WritersWait() override { return role() != nullptr && role()->commit().HasInterest(); }

@@ -82,6 +82,8 @@ void PrimaryLifecycle::StartCheck(std::vector<MemberInfo> others, const NodeView
   if (stopping_.load()) return;
   {
     MutexLock lock(&mutex_);
+    // Fenced or condemned since the caller looked: it must not open again.
+    if (phase_ != Phase::kChecking && phase_ != Phase::kOpen && phase_ != Phase::kPaused) return;
     phase_ = Phase::kChecking;
     reason_ = "waiting_for_members";
     message_ = absl::StrCat("asking ", absl::StrJoin(others, " ", name), " whether they hold more than this node");
@@ -241,8 +243,8 @@ void PrimaryLifecycle::AskAgain(int64_t still_micros) {
   StartCheck(std::move(others), view);
 }
 
-void PrimaryLifecycle::OnAttached(const MemberInfo& member) {
-  membership_.OnAttached(member);
+void PrimaryLifecycle::OnAttached(const MemberInfo& member, bool knows_members) {
+  membership_.OnAttached(member, knows_members);
   MutexLock lock(&mutex_);
   if (check_ != nullptr) check_->Heard(member.node_id);
 }
@@ -400,7 +402,14 @@ absl::Status PrimaryLifecycle::Recover(const std::string& from) {
                                 "run towctl recover again when it is back");
   if (!stopping_.load()) done = from.empty() ? BeginTermAtEnd(deps_.host) : Fetch(endpoint);
   if (!done.ok()) {
-    SetPhase(Phase::kRecoveryRequired, "replica_ahead", message);
+    {
+      MutexLock lock(&mutex_);
+      if (phase_ == Phase::kRecovering) {
+        phase_ = Phase::kRecoveryRequired;
+        reason_ = "replica_ahead";
+        message_ = message;
+      }
+    }
     const bool known = absl::IsUnavailable(done) || absl::IsFailedPrecondition(done);
     if (!known) deps_.host.environment().on_fatal(done);
     return done;
@@ -409,7 +418,15 @@ absl::Status PrimaryLifecycle::Recover(const std::string& from) {
                {{"from", endpoint},
                 {"durable_lsn", deps_.host.LiveGeneration()->spool().end().lsn},
                 {"term", deps_.host.control().Get().history.back().term}});
-  SetPhase(Phase::kChecking, "starting", "");
+  {
+    MutexLock lock(&mutex_);
+    if (phase_ != Phase::kRecovering) {  // fenced meanwhile: a replica follows the primary of the higher term
+      return MakeError(absl::StatusCode::kFailedPrecondition, "not_primary", "the node was fenced meanwhile", "");
+    }
+    phase_ = Phase::kChecking;
+    reason_ = "starting";
+    message_.clear();
+  }
   // Somebody else may hold even more; who accepts a loss has decided about all of them.
   return from.empty() ? Open() : CheckPeersThenOpen();
 }

@@ -81,7 +81,7 @@ class PrimaryLifecycle {
   void Stop();
 
   // A replica attached; it holds nothing that this node lacks.
-  void OnAttached(const MemberInfo& member);
+  void OnAttached(const MemberInfo& member, bool knows_members);
 
   // Writes end: at once for new ones; Tick ends the loops. Never blocks.
   void OnStaleSelf(absl::string_view reason, absl::string_view message) TOWLINE_EXCLUDES(mutex_);

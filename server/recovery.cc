@@ -118,6 +118,7 @@ absl::Status BeginTermAtEnd(ReplicaHost& host) {
   const Lsn end = host.LiveGeneration()->spool().end().lsn;
   const uint64_t term_id = NewId(host.environment().rng);
   return host.control().Update(/*both=*/true, [&](Control& control) {
+    if (control.role != NodeRole::kPrimary) return;  // fenced meanwhile
     const Term term = std::max(control.history.empty() ? 0 : control.history.back().term, control.promised_term) + 1;
     control.history = CutAt(control.history, end);
     control.history.push_back({term, end + 1, term_id});

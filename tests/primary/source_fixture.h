@@ -57,7 +57,7 @@ class FakeHost : public SourceHost {
  public:
   NodeView View() override { return view; }
   std::shared_ptr<LogAndState> Live() override { return live; }
-  void OnReplicaAttached(const MemberInfo& member) override {
+  void OnReplicaAttached(const MemberInfo& member, bool /*knows_members*/) override {
     MutexLock lock(&mutex_);
     attached.push_back(member);
   }
