@@ -109,11 +109,11 @@ absl::Status FirstStart(const NodeConfig& config, const GenerationEnvironment& e
 }
 
 // Slots follow the live generation. They have not if the process ended between the switch and that.
-absl::Status MoveSlots(uint64_t generation, Lsn end_lsn, slots::SlotTable& table) {
+absl::Status MoveSlots(uint64_t generation, Lsn first_lsn, Lsn end_lsn, slots::SlotTable& table) {
   const std::vector<slots::Slot> all = table.List();
   const auto is_behind = [&](const slots::Slot& slot) { return slot.data_generation < generation; };
   if (table.unknown() || std::none_of(all.begin(), all.end(), is_behind)) return absl::OkStatus();
-  return table.SwitchDataGeneration(generation, end_lsn);
+  return table.SwitchDataGeneration(generation, first_lsn, end_lsn);
 }
 
 absl::Status OpenLive(const GenerationEnvironment& env, DataDirectory* directory) {
@@ -126,7 +126,8 @@ absl::Status OpenLive(const GenerationEnvironment& env, DataDirectory* directory
   TOWLINE_ASSIGN_OR_RETURN(directory->live,
                            Generation::Open(env, control, std::move(watermarks),
                                             directory->slots->first_retained(control.generation), &report));
-  TOWLINE_RETURN_IF_ERROR(MoveSlots(control.generation, report.end.lsn, *directory->slots));
+  TOWLINE_RETURN_IF_ERROR(MoveSlots(control.generation, directory->live->spool().stats().first_lsn, report.end.lsn,
+                                    *directory->slots));
   TOWLINE_ASSIGN_OR_RETURN(const History history, HistoryWith(control.history, report.term_starts));
   if (history != control.history) {
     TOWLINE_RETURN_IF_ERROR(directory->control->Update(true, [&](Control& c) { SetHistory(history, &c); }));

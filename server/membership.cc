@@ -158,6 +158,7 @@ void Membership::OnWritten(const MemberList& list, Lsn lsn) {
     written_cv_.NotifyAll();
     return;
   }
+  repeat_ = true;
   for (const MemberInfo& member : list.members) {
     if (!removed_.contains(member.node_id)) attached_.emplace(member.node_id, member);  // try again
   }

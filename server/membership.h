@@ -64,7 +64,7 @@ class Membership {
   CondVar written_cv_;
   std::map<std::string, MemberInfo> attached_ TOWLINE_GUARDED_BY(mutex_);
   std::set<std::string> removed_ TOWLINE_GUARDED_BY(mutex_);         // until the list is written without them
-  bool repeat_ TOWLINE_GUARDED_BY(mutex_) = false;                   // write the list though nothing is new in it
+  bool repeat_ TOWLINE_GUARDED_BY(mutex_) = false;                   // write the list though it seems to be the same
   std::optional<uint32_t> min_replicas_ TOWLINE_GUARDED_BY(mutex_);  // likewise
   Lsn written_lsn_ TOWLINE_GUARDED_BY(mutex_) = 0;                   // of the last record
   bool in_flight_ TOWLINE_GUARDED_BY(mutex_) = false;

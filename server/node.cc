@@ -250,10 +250,11 @@ std::shared_ptr<Generation> Node::LiveGeneration() {
 
 void Node::SwitchGeneration(std::shared_ptr<Generation> generation) {
   const uint64_t number = generation->number();
+  const Lsn first = generation->spool().stats().first_lsn;
   const Lsn end = generation->spool().end().lsn;
   source_->EndSessions(
       MakeError(absl::StatusCode::kUnavailable, "generation_switched", "the node's data was replaced", "reconnect"));
-  if (const absl::Status status = directory_.slots->SwitchDataGeneration(number, end); !status.ok()) Fatal(status);
+  if (const absl::Status status = directory_.slots->SwitchDataGeneration(number, first, end); !status.ok()) Fatal(status);
   MutexLock lock(&mutex_);
   live_ = std::make_shared<LiveAdapter>(std::move(generation));
 }

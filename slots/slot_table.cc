@@ -282,9 +282,10 @@ absl::Status SlotTable::SaveIfDirty() {
   return absl::OkStatus();
 }
 
-absl::Status SlotTable::SwitchDataGeneration(uint64_t data_generation, Lsn end_lsn) {
+absl::Status SlotTable::SwitchDataGeneration(uint64_t data_generation, Lsn first_lsn, Lsn end_lsn) {
   MutexLock save_lock(&save_mutex_);
   std::vector<std::string> clamped;
+  std::vector<Slot> lost;
   TOWLINE_RETURN_IF_ERROR(Commit([&](SlotImage& image) {
     for (auto it = image.first_retained.begin(); it != image.first_retained.end();) {
       it = it->first == data_generation ? std::next(it) : image.first_retained.erase(it);
@@ -295,8 +296,22 @@ absl::Status SlotTable::SwitchDataGeneration(uint64_t data_generation, Lsn end_l
         StartGeneration(slot, NewId(rng_), data_generation, std::min(slot.confirmed_lsn, end_lsn));
         clamped.push_back(slot.name);
       }
+      if (HoldsLog(slot) && slot.confirmed_lsn + 1 < first_lsn) {
+        slot.state = SlotState::kInvalidated;
+        slot.invalidation = Invalidation{"wal_removed", end_lsn, NowMs(), slot.confirmed_lsn + 1, first_lsn};
+        lost.push_back(slot);
+      }
     }
   }));
+  for (const Slot& slot : lost) {
+    logger_.Log(LogLevel::kWarning, "slot_invalidated",
+                {{"slot", slot.name},
+                 {"cause", slot.invalidation->cause},
+                 {"needed_lsn", slot.invalidation->needed_lsn},
+                 {"first_lsn", first_lsn},
+                 {"durable_lsn", end_lsn},
+                 {"data_generation", data_generation}});
+  }
   MutexLock lock(&mutex_);
   for (const std::string& name : clamped) {
     if (Live* live = FindLocked(name)) EndSessionLocked(*live);

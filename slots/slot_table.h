@@ -235,9 +235,9 @@ class SlotTable {
   // Saved before return.
   absl::Status HandOver(const std::string& origin);
 
-  // After a switch of this node's live generation: slots keep their names; LSNs above `end_lsn` are clamped in new
-  // slot generations; saved.
-  absl::Status SwitchDataGeneration(uint64_t data_generation, Lsn end_lsn);
+  // Moves all slots to another log of this node, which holds first_lsn to end_lsn (end_lsn + 1 = empty). They keep their
+  // names; LSNs above `end_lsn` are clamped in new slot generations; what needs log below `first_lsn` is invalidated.
+  absl::Status SwitchDataGeneration(uint64_t data_generation, Lsn first_lsn, Lsn end_lsn);
 
   // Since the end of the last session, the start of the process or RestartIdleTimes; nullopt while a session is
   // connected, and for an unknown name.

@@ -374,11 +374,12 @@ std::string SimCluster::AwaitConvergence(const std::string& primary) {
     const auto source = node(primary).Live();
     const wal::LogEnd end = source->spool().end();
     const History history = node(primary).View().history;
+    const MemberList members = node(primary).View().members;
     for (const std::string& name : names) {
       const auto live = node(name).Live();
       const bool same = live != nullptr && live->spool().end().lsn == end.lsn &&
                         live->spool().end().chain == end.chain && live->applier().applied_lsn() == end.lsn &&
-                        node(name).View().history == history;
+                        node(name).View().history == history && node(name).View().members == members;
       if (same) continue;
       std::string reason;
       const std::string state = node(name).State(&reason);

@@ -403,7 +403,7 @@ TEST_F(SlotCopiesTest, ASlotThatANewPrimaryTookOverIsTheSameOneToTheOldOne) {
 TEST_F(SlotCopiesTest, ASwitchOfTheLogIsPutRightByTheNextTelling) {
   const SlotCopies told = All({Told("r2", 90), Told("r3", 20)});
   ASSERT_THAT(Save(told), IsOk());
-  ASSERT_THAT(table_->SwitchDataGeneration(kData + 1, 60), IsOk());
+  ASSERT_THAT(table_->SwitchDataGeneration(kData + 1, 61, 60), IsOk());
   log_ = Log(61, 100);
   ASSERT_THAT(table_->SaveCopies(told, "r1", log_, kData + 1), IsOk());
   EXPECT_EQ(table_->Get("r2")->confirmed_lsn, 90u);

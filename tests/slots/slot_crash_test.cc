@@ -123,7 +123,7 @@ TEST_F(SlotCrashTest, EveryCrashLeavesTheTableBeforeOrAfter) {
     const LogView log = {2, 60, [](Lsn lsn) { return 60 - lsn; }};
     return table_->Invalidate("c", {1, 2}, "diverged", log, kData, &superseded).status();
   });
-  Run("switch", [&] { return table_->SwitchDataGeneration(kData, 20); });
+  Run("switch", [&] { return table_->SwitchDataGeneration(kData, 15, 20); });
   Run("drop", [&] { return table_->Drop("a", true).status(); });
   EXPECT_GT(crash_states_, 500u);
 }

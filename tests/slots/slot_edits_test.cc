@@ -128,7 +128,7 @@ TEST_F(SlotEditsTest, ATemporarySlotObeysTheLimitsAndRevives) {
 
 TEST_F(SlotEditsTest, ASwitchOfTheLogEndsTemporarySlotsBeyondItsEnd) {
   Temporary("t", 10);
-  ASSERT_THAT(table_->SwitchDataGeneration(kGeneration + 1, 5), IsOk());
+  ASSERT_THAT(table_->SwitchDataGeneration(kGeneration + 1, 1, 5), IsOk());
   EXPECT_EQ(table_->Get("t"), std::nullopt);
 }
 

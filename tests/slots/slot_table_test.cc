@@ -386,7 +386,7 @@ TEST_F(SlotTableTest, ASwitchOfTheDataGenerationKeepsNamesAndClampsInNewGenerati
   ASSERT_THAT(table_->SaveFirstRetained(kGeneration + 1, 8), IsOk());
   const Session ahead = Begin("ahead");
   const Session below = Begin("below");
-  ASSERT_THAT(table_->SwitchDataGeneration(kGeneration + 1, 40), IsOk());
+  ASSERT_THAT(table_->SwitchDataGeneration(kGeneration + 1, 31, 40), IsOk());
   EXPECT_EQ(table_->Get("ahead")->confirmed_lsn, 40u);
   EXPECT_NE(table_->Get("ahead")->generation, ahead.generation);
   EXPECT_FALSE(table_->HasSession(ahead.id));
@@ -396,6 +396,23 @@ TEST_F(SlotTableTest, ASwitchOfTheDataGenerationKeepsNamesAndClampsInNewGenerati
   EXPECT_EQ(table_->Floor(kGeneration + 1), 31u);
   EXPECT_EQ(table_->first_retained(kGeneration), 0u);
   EXPECT_EQ(table_->first_retained(kGeneration + 1), 8u);
+}
+
+TEST_F(SlotTableTest, ASwitchOfTheDataGenerationInvalidatesWhatItsLogDoesNotHold) {
+  ASSERT_THAT(table_->Create("lost", SlotKind::kConsumer, kGeneration, 29), IsOk());
+  ASSERT_THAT(table_->Create("held", SlotKind::kConsumer, kGeneration, 30), IsOk());
+  ASSERT_THAT(table_->SwitchDataGeneration(kGeneration + 1, 31, 40), IsOk());
+  for (int i = 0; i < 2; ++i) {  // now, and as it was saved
+    const Slot lost = *table_->Get("lost");
+    EXPECT_EQ(lost.state, SlotState::kInvalidated);
+    EXPECT_EQ(lost.invalidation->cause, "wal_removed");
+    EXPECT_EQ(lost.invalidation->needed_lsn, 30u);
+    EXPECT_EQ(lost.invalidation->oldest_lsn, 31u);
+    EXPECT_EQ(table_->Get("held")->state, SlotState::kInactive);
+    EXPECT_EQ(table_->Floor(kGeneration + 1), 31u);
+    fs_.Reopen();
+    Open();
+  }
 }
 
 TEST_F(SlotTableTest, TheFirstRetainedLsnOnlyRises) {
