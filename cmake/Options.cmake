@@ -3,6 +3,7 @@
 option(TOWLINE_CORE_ONLY "Build only the core: no gRPC, no RocksDB, no server, client and ctl" OFF)
 option(TOWLINE_BUILD_TESTS "Build the tests" ON)
 option(TOWLINE_CCACHE "Compile through ccache when it is installed" ON)
+option(TOWLINE_PRECOMPILE "Precompile what most files include; without it a missing include is found" ON)
 option(TOWLINE_THREAD_SAFETY "Check lock annotations (Clang only)" OFF)
 option(TOWLINE_FUZZ "Instrument everything for libFuzzer (Clang only)" OFF)
 set(TOWLINE_SANITIZE "" CACHE STRING "Sanitizers, comma separated: address,undefined or thread")

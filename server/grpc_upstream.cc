@@ -16,7 +16,15 @@ namespace {
 enum Tag : intptr_t { kStart = 1, kRead, kWrite, kFinish, kWake };
 
 // For the rest of a stream that is over, before it is cut off.
-constexpr auto kDrainTime = std::chrono::seconds(1);
+constexpr int64_t kDrainMicros = 1'000'000;
+
+gpr_timespec Never() { return gpr_inf_future(GPR_CLOCK_MONOTONIC); }
+
+// gRPC rounds deadlines up to its next millisecond: to look without waiting the deadline must have passed.
+gpr_timespec DeadlineIn(int64_t micros) {
+  if (micros == 0) return gpr_inf_past(GPR_CLOCK_MONOTONIC);
+  return gpr_time_add(gpr_now(GPR_CLOCK_MONOTONIC), gpr_time_from_micros(micros, GPR_TIMESPAN));
+}
 
 void* ToPointer(Tag tag) { return reinterpret_cast<void*>(static_cast<intptr_t>(tag)); }
 
@@ -36,7 +44,7 @@ class QueueCall {
   }
 
   ReadResult Read(Response* out, int64_t timeout_micros) {
-    const auto deadline = std::chrono::system_clock::now() + std::chrono::microseconds(timeout_micros);
+    const gpr_timespec deadline = DeadlineIn(timeout_micros);
     while (true) {
       if (read_ready_) {
         read_ready_ = false;
@@ -59,11 +67,11 @@ class QueueCall {
   absl::Status FinishCall() {
     if (!finish_started_) {
       // Finish may only be asked for once the start has completed.
-      while (!started_ && !closed_) TakeEvent(std::chrono::system_clock::time_point::max());
+      while (!started_ && !closed_) TakeEvent(Never());
       ReadToTheEnd();
       finish_started_ = true;
       stream_->Finish(&status_, ToPointer(kFinish));
-      while (!finished_) TakeEvent(std::chrono::system_clock::time_point::max());
+      while (!finished_) TakeEvent(Never());
     }
     return FromGrpcStatus(status_);
   }
@@ -72,7 +80,7 @@ class QueueCall {
   // Waits for the completion of the write on its way. False: the stream is broken.
   bool DrainWrite() {
     while (!closed_ && !write_broken_ && (!started_ || write_pending_)) {
-      TakeEvent(std::chrono::system_clock::time_point::max());
+      TakeEvent(Never());
     }
     return !closed_ && !write_broken_;
   }
@@ -86,7 +94,7 @@ class QueueCall {
   // gRPC gives the status only behind the last message, so what nobody wants any more is read and dropped. A peer that
   // goes on sending is cut off.
   void ReadToTheEnd() {
-    const auto deadline = std::chrono::system_clock::now() + kDrainTime;
+    const gpr_timespec deadline = DeadlineIn(kDrainMicros);
     while (!closed_) {
       read_ready_ = false;
       StartReadIfIdle();
@@ -103,7 +111,7 @@ class QueueCall {
   }
 
   // Takes one completion. False: the deadline has passed.
-  bool TakeEvent(std::chrono::system_clock::time_point deadline) {
+  bool TakeEvent(gpr_timespec deadline) {
     void* tag = nullptr;
     bool ok = false;
     if (queue_.AsyncNext(&tag, &ok, deadline) != grpc::CompletionQueue::GOT_EVENT) return false;

@@ -84,6 +84,20 @@ absl::Status AfterPromise(const absl::Status& status, Term term) {
   return MakeError(status.code(), std::move(info));
 }
 
+// `status`: of a HandOver call. Without the old primary's own words it may have granted the term all the same.
+absl::Status HandOverFailed(const absl::Status& status, const std::string& old_primary, Term term) {
+  const ErrorInfo info = GetErrorInfo(status);
+  const bool in_its_words = info.reason != "unavailable" && info.reason != "deadline_exceeded" &&
+                            info.reason != "cancelled" && info.reason != "unknown" && info.reason != "internal";
+  if (in_its_words) return status;
+  return MakeError(absl::StatusCode::kUnavailable, "handover_unknown",
+                   absl::StrCat(old_primary, " was asked to hand over, and its answer was lost (", info.message,
+                                "): either it goes on as the primary, or it has granted term ", term,
+                                " to this node and takes no more writes"),
+                   absl::StrCat("ask it: towctl status; if it is the primary, repeat the switchover, otherwise promote "
+                                "any member"));
+}
+
 class Stopwatch {
  public:
   explicit Stopwatch(Clock& clock) : clock_(clock), since_(clock.MonotonicMicros()) {}
@@ -198,16 +212,17 @@ absl::StatusOr<v1::SwitchoverResponse> Failover::Switchover(const v1::Switchover
   v1::HandOverRequest hand_over;
   *hand_over.mutable_fence() = MakeFence(verdict.term, old_primary->node_id);
   hand_over.set_timeout_ms(static_cast<uint32_t>(pause_micros / 1000));
-  TOWLINE_ASSIGN_OR_RETURN(const v1::HandOverResponse handed,
-                           deps_.peers.HandOver(old_primary->address, hand_over, pause_micros + kHandOverGraceMicros));
+  const absl::StatusOr<v1::HandOverResponse> handed =
+      deps_.peers.HandOver(old_primary->address, hand_over, pause_micros + kHandOverGraceMicros);
+  if (!handed.ok()) return HandOverFailed(handed.status(), *verdict.alive, verdict.term);
   watch.Lap();
-  takeover.handed_over = handed.standing();
+  takeover.handed_over = handed->standing();
   Stopwatch pause(clock());
   TOWLINE_RETURN_IF_ERROR(Take(&takeover));
   v1::SwitchoverResponse response;
   *response.mutable_report() = takeover.report;
   response.set_old_primary(old_primary->node_id);
-  response.set_write_pause_us(handed.pause_us() + pause.Lap());
+  response.set_write_pause_us(handed->pause_us() + pause.Lap());
   return response;
 }
 

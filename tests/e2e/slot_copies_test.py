@@ -15,9 +15,14 @@ class SlotCopiesTest(NodeTest):
         self.p1, self.r1, self.r2 = self.cluster(primary_options=SMALL_LOG, replica_options=SMALL_LOG)
 
     def consumer(self, name, lsn=None):
-        """A consumer's slot on the primary behind `lsn`, or the newest record."""
+        """A consumer's slot on the primary behind `lsn`, or the newest record, of which all who run have a copy: what they
+        remove of their logs before they hear of it is gone."""
         arguments = [] if lsn is None else ["--confirmed-lsn", lsn]
-        return self.p1.towctl_json("slot", "create", name, "--kind", "consumer", *arguments)
+        slot = self.p1.towctl_json("slot", "create", name, "--kind", "consumer", *arguments)
+        for node in self.nodes:
+            if node.running and node is not self.p1:
+                self.wait_copy(node, name)
+        return slot
 
     def wait_copy(self, node, name, **expected):
         return node.wait_slot(name, lambda slot: slot["origin"] == "p1" and expected.items() <= slot.items(),

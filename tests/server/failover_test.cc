@@ -109,6 +109,16 @@ TEST_F(FailoverTest, ASwitchoverToANodeThatDoesNotStreamChangesNothing) {
   EXPECT_EQ(cluster_.AwaitConvergence("p1"), "");
 }
 
+TEST_F(FailoverTest, AHandOverWhoseAnswerIsLostIsCalledUnknown) {
+  StartThree();
+  cluster_.LoseHandOverAnswers();
+  EXPECT_THAT(cluster_.node("r1").failover().Switchover({}).status(), ReasonIs("handover_unknown"));
+  EXPECT_FALSE(cluster_.node("p1").is_primary());  // it had granted
+  ASSERT_THAT(Promote("r2"), IsOk());
+  ASSERT_THAT(cluster_.Put("r2", "after", "2"), IsOk());
+  EXPECT_EQ(cluster_.AwaitConvergence("r2"), "");
+}
+
 TEST_F(FailoverTest, WithoutAQuorumNothingIsPromised) {
   StartThree();
   cluster_.Kill("p1");

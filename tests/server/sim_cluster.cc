@@ -425,7 +425,9 @@ absl::StatusOr<v1::HandOverResponse> SimCluster::HandOver(const std::string& end
                                                           const v1::HandOverRequest& request, int64_t) {
   const std::shared_ptr<Node> node = Reach(endpoint);
   if (node == nullptr) return Unreachable(endpoint);
-  return node->failover().HandOver(request);
+  absl::StatusOr<v1::HandOverResponse> answer = node->failover().HandOver(request);
+  if (lose_hand_over_answers_.load()) return absl::DeadlineExceededError("Deadline Exceeded");
+  return answer;
 }
 
 }  // namespace towline::test

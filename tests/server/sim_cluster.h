@@ -10,6 +10,7 @@
 #ifndef TOWLINE_TESTS_SERVER_SIM_CLUSTER_H_
 #define TOWLINE_TESTS_SERVER_SIM_CLUSTER_H_
 
+#include <atomic>
 #include <functional>
 #include <map>
 #include <memory>
@@ -65,6 +66,9 @@ class SimCluster : public PeerCalls {
   // Waits until all running nodes have the same log and state as `primary`; what is wrong, or empty.
   std::string AwaitConvergence(const std::string& primary);
 
+  // What HandOver answers is lost from now on.
+  void LoseHandOverAnswers() { lose_hand_over_answers_ = true; }
+
   // PeerCalls, as each node has them: through the network.
   std::vector<absl::StatusOr<v1::Standing>> AskStandings(const std::vector<std::string>& endpoints,
                                                          int64_t timeout_micros) override;
@@ -84,6 +88,7 @@ class SimCluster : public PeerCalls {
   std::shared_ptr<Node> Find(const std::string& node_id) const TOWLINE_EXCLUDES(mutex_);
 
   ClusterDisks disks_;
+  std::atomic<bool> lose_hand_over_answers_ = false;
   mutable Mutex mutex_;
   std::map<std::string, std::shared_ptr<Process>> processes_ TOWLINE_GUARDED_BY(mutex_);
   std::set<std::string> disconnected_ TOWLINE_GUARDED_BY(mutex_);

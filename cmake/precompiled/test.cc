@@ -1,0 +1,3 @@
+// The precompiled header needs a target, and that a source.
+
+#include "cmake/precompiled/test.h"
