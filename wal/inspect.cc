@@ -99,7 +99,8 @@ absl::Status CheckFrames(const SegmentFile* before, const SegmentFile& segment, 
   return newest ? absl::OkStatus() : segment.footer_status;
 }
 
-// Reads the segments of a directory that does not stand still: what pruning takes away meanwhile is left out.
+// Reads the segments of a directory that does not stand still: what pruning takes away meanwhile is left out, and with it
+// what was read of older ones, which went first.
 absl::StatusOr<std::vector<SegmentFile>> ReadSegments(FileSystem& fs, const std::string& directory,
                                                       const Names& names) {
   std::vector<SegmentFile> segments;
@@ -107,7 +108,10 @@ absl::StatusOr<std::vector<SegmentFile>> ReadSegments(FileSystem& fs, const std:
     absl::StatusOr<SegmentFile> segment = ReadSegmentFile(fs, directory, lsn);
     const bool gone = absl::IsNotFound(segment.status()) ||
                       (segment.ok() && !segment->header_status.ok() && !Exists(fs, segment->path));
-    if (gone) continue;
+    if (gone) {
+      segments.clear();
+      continue;
+    }
     if (!segment.ok()) return segment.status();
     segments.push_back(*std::move(segment));
   }
