@@ -10,6 +10,7 @@
 #include <cstdint>
 #include <map>
 #include <memory>
+#include <optional>
 #include <string>
 #include <utility>
 #include <vector>
@@ -84,8 +85,13 @@ class CommitTracker {
   // What holds `lsn` now, without waiting.
   AchievedLevel AchievedAt(Lsn lsn, const CommitLevel& level) const TOWLINE_EXCLUDES(mutex_);
 
-  // Whether a write is on its way that will wait for replicas, or waits (CommitInterest). Cheap.
-  bool HasInterest() const { return interest_.load(std::memory_order_relaxed) != 0; }
+  // The last stage that a write waits for, or will once it is durable here (CommitInterest); nullopt = no write does.
+  // Cheap.
+  std::optional<CommitStage> Interest() const {
+    if (Interested(CommitStage::kApplied).load(std::memory_order_relaxed) != 0) return CommitStage::kApplied;
+    if (Interested(CommitStage::kFlushed).load(std::memory_order_relaxed) != 0) return CommitStage::kFlushed;
+    return std::nullopt;
+  }
 
   // Ends waits whose time is over, and what is left of an episode of degraded answers. Call every few hundredths of a
   // second.
@@ -137,6 +143,8 @@ class CommitTracker {
   };
   using DoneList = std::vector<Done>;
 
+  const std::atomic<uint64_t>& Interested(CommitStage stage) const { return interest_[static_cast<size_t>(stage)]; }
+
   bool IsReached(Lsn lsn, const GroupKey& key) const TOWLINE_REQUIRES(mutex_);
   void Collect(DoneList* done) TOWLINE_REQUIRES(mutex_);
   void CollectLate(int64_t now, DoneList* done) TOWLINE_REQUIRES(mutex_);
@@ -156,7 +164,7 @@ class CommitTracker {
   std::atomic<uint32_t> cluster_replicas_{0};
   std::atomic<Lsn> committed_lsn_{0};
   std::atomic<uint64_t> waiting_{0};
-  std::atomic<uint64_t> interest_{0};
+  std::array<std::atomic<uint64_t>, 2> interest_{};  // by stage
 
   mutable Mutex mutex_;
   CommitMembers members_ TOWLINE_GUARDED_BY(mutex_);
@@ -176,13 +184,15 @@ class CommitTracker {
 // Held by a write from its intake to its answer if it is to wait for replicas.
 class CommitInterest {
  public:
-  explicit CommitInterest(CommitTracker& tracker) : tracker_(tracker) { tracker_.interest_.fetch_add(1); }
-  ~CommitInterest() { tracker_.interest_.fetch_sub(1); }
+  CommitInterest(CommitTracker& tracker, CommitStage stage) : count_(tracker.interest_[static_cast<size_t>(stage)]) {
+    count_.fetch_add(1);
+  }
+  ~CommitInterest() { count_.fetch_sub(1); }
   CommitInterest(const CommitInterest&) = delete;
   CommitInterest& operator=(const CommitInterest&) = delete;
 
  private:
-  CommitTracker& tracker_;
+  std::atomic<uint64_t>& count_;
 };
 
 }  // namespace towline

@@ -5,12 +5,14 @@
 
 #include <cstdint>
 #include <memory>
+#include <optional>
 #include <string>
 #include <vector>
 
 #include "absl/strings/string_view.h"
 
 #include "common/types.h"
+#include "primary/commit_level.h"
 #include "slots/slot_table.h"
 #include "store/applier.h"
 #include "store/state_store.h"
@@ -85,8 +87,8 @@ class SourceHost {
   // Its session is over. Called under locks of the session; must not block.
   virtual void OnReplicaGone(const std::string& node_id, uint64_t session_id) = 0;
 
-  // Whether writes wait for what replicas confirm, or are about to.
-  virtual bool WritersWait() = 0;
+  // The last stage of replicas that writes wait for, or are about to; nullopt = none.
+  virtual std::optional<CommitStage> WritersWait() = 0;
 
   // Highest LSN that meets the cluster's commit level, as known here.
   virtual Lsn CommittedLsn() = 0;

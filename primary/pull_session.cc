@@ -186,12 +186,15 @@ bool PullSessionImpl::TakeHeartbeat(v1::PullResponse* out) {
 
 // The last heartbeat once more asks the replica for acks without delay until the next one.
 bool PullSessionImpl::TakePrompt(v1::PullResponse* out) {
-  if (prompted_ == heartbeat_sent_ || request_->kind != slots::SlotKind::kReplica) return false;
-  if (!core_.host.WritersWait()) return false;
+  if (request_->kind != slots::SlotKind::kReplica) return false;
+  const std::optional<CommitStage> awaited = core_.host.WritersWait();
+  if (!awaited || (prompted_ == heartbeat_sent_ && prompted_stage_ >= *awaited)) return false;
   const HeartbeatInfo newest = core_.heartbeat();
   if (newest.sequence != heartbeat_sent_) return false;  // that one goes first
   prompted_ = heartbeat_sent_;
+  prompted_stage_ = *awaited;
   FillHeartbeat(newest, out->mutable_heartbeat());
+  out->mutable_heartbeat()->set_applied_awaited(*awaited == CommitStage::kApplied);
   return true;
 }
 

@@ -91,10 +91,11 @@ class PullSessionImpl final : public PullSession, public ServedSession {
   uint64_t listener_ = 0;
   std::optional<OutgoingRecords> outgoing_;
   uint64_t granted_bytes_ = 0;
-  uint64_t heartbeat_sent_ = 0;  // sequence
-  uint64_t prompted_ = 0;        // sequence of the heartbeat that was repeated last
-  uint64_t path_told_ = 0;       // version
-  uint64_t slots_told_ = 0;      // version
+  uint64_t heartbeat_sent_ = 0;                         // sequence
+  uint64_t prompted_ = 0;                               // sequence of the heartbeat that was repeated last
+  CommitStage prompted_stage_ = CommitStage::kFlushed;  // for which it was
+  uint64_t path_told_ = 0;                              // version
+  uint64_t slots_told_ = 0;                             // version
   Decision counts_as_ = Decision::kPartial;
   std::string counts_reason_;
   bool counted_ = false;

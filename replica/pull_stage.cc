@@ -16,9 +16,6 @@ namespace towline {
 namespace {
 
 constexpr int64_t kReadTimeoutMicros = 250'000;
-// Acks leave at most so often, but for one that may follow another at once: that of the apply after that of the sync.
-// The upstream sends what has gathered when an ack comes, so this also makes the groups that are synced here larger.
-constexpr int64_t kAckMicros = 2'000;
 // Acks that only tell of applied records leave at most so often, until all that is durable is applied.
 constexpr int64_t kAppliedAckMicros = 10'000;
 // Most messages of one step; heartbeats do not fill a group.
@@ -61,7 +58,7 @@ PullStage::PullStage(ReplicaHost& host, const ReplicaOptions& options, PullStrea
   listener_ = generation_->AddAppliedListener([this](Lsn applied) {
     // Before the next ack may leave, a wake is for nothing: the read ends at that time by itself.
     if (applied < flushed_lsn_.load(std::memory_order_relaxed)) return;
-    if (clock_.MonotonicMicros() >= next_ack_micros_.load(std::memory_order_relaxed)) stream_.Wake();
+    if (clock_.MonotonicMicros() >= pace_.applied_at()) stream_.Wake();
   });
 }
 
@@ -87,13 +84,18 @@ StageResult PullStage::Step() {
   return Answer();
 }
 
+// While writers wait, what came when everything before was answered is synced at once: the next look would cost a
+// window update first. What gathers meanwhile is one group.
 StageResult PullStage::Drain() {
-  ReadResult read = stream_.Read(&message_, ReadTimeout());
+  ReadResult read = stream_.Read(&message_, 0);
+  const bool backlog = read == ReadResult::kMessage;
+  if (!backlog && read != ReadResult::kClosed) read = stream_.Read(&message_, ReadTimeout());
   for (int messages = 1; read == ReadResult::kMessage; ++messages) {
     last_message_micros_ = clock_.MonotonicMicros();
     StageResult taken = Take(message_);
     if (taken.kind != StageResult::Kind::kGoOn) return taken;
     if (intake_.bytes() >= options_.group_bytes_max || messages >= kMessagesMax) return StageResult::GoOn();
+    if (!backlog && !intake_.empty() && pace_.prompt() != AckPrompt::kNone) return StageResult::GoOn();
     read = stream_.Read(&message_, 0);
   }
   if (read == ReadResult::kClosed) return StageResult::Reconnect(StreamEnded(stream_));
@@ -109,10 +111,10 @@ StageResult PullStage::Take(const v1::PullResponse& message) {
   if (message.has_heartbeat()) {
     const v1::Heartbeat& heartbeat = message.heartbeat();
     if (heartbeat.sequence() == heartbeats_.newest()) {  // repeated: writers wait for acks
-      Prompt(true);
+      Prompt(heartbeat.applied_awaited() ? AckPrompt::kApplied : AckPrompt::kFlushed);
       return StageResult::GoOn();
     }
-    Prompt(false);
+    Prompt(AckPrompt::kNone);
     heartbeats_.Received(heartbeat.sequence(), heartbeat.durable_lsn());
     progress_.heartbeat_sequence = heartbeats_.newest();
     progress_.upstream_durable_lsn = std::max<Lsn>(heartbeats_.newest_durable(), progress_.upstream_durable_lsn);
@@ -143,11 +145,9 @@ StageResult PullStage::Take(const v1::PullResponse& message) {
 }
 
 // Whether somebody waits for what this thread does; then it does not give way to others.
-void PullStage::Prompt(bool on) {
-  if (prompted_ == on) return;
-  prompted_ = on;
-  if (on) next_ack_micros_.store(0, std::memory_order_relaxed);
-  SetThreadPriority(on ? LoopPriority::kNormal : LoopPriority::kBatch);
+void PullStage::Prompt(AckPrompt prompt) {
+  if (!pace_.Prompt(prompt)) return;
+  SetThreadPriority(prompt == AckPrompt::kNone ? LoopPriority::kBatch : LoopPriority::kNormal);
 }
 
 // A node that has promised a newer term takes no more records of an older one.
@@ -216,8 +216,7 @@ StageResult PullStage::Answer() {
     if (!stream_.Write(request)) return StageResult::Reconnect(StreamEnded(stream_));
     last_ack_ = ack;
     last_ack_micros_ = now;
-    const int64_t next = std::max(next_ack_micros_.load(std::memory_order_relaxed), now - kAckMicros) + kAckMicros;
-    next_ack_micros_.store(prompted_ ? 0 : next, std::memory_order_relaxed);
+    pace_.Sent(now);
     progress_.acked = true;
   }
   if (MayGrant() && credit_.due()) {
@@ -229,8 +228,8 @@ StageResult PullStage::Answer() {
 
 bool PullStage::AckIsDue(const v1::PullAck& ack, int64_t now) const {
   if (!progress_.acked || ack.heartbeat_sequence() != last_ack_.heartbeat_sequence()) return true;
-  if (now < next_ack_micros_.load(std::memory_order_relaxed)) return false;
-  if (ack.flushed_lsn() != last_ack_.flushed_lsn()) return true;
+  if (ack.flushed_lsn() != last_ack_.flushed_lsn()) return now >= pace_.flushed_at();
+  if (now < pace_.applied_at()) return false;
   const bool applied_moved = ack.applied_lsn() != last_ack_.applied_lsn() ||
                              ack.heartbeat_applied_sequence() != last_ack_.heartbeat_applied_sequence();
   return applied_moved && (ack.applied_lsn() == ack.flushed_lsn() || now - last_ack_micros_ >= kAppliedAckMicros);
@@ -256,7 +255,7 @@ bool PullStage::MayGrant() const { return generation_->applier().queued_bytes() 
 int64_t PullStage::ReadTimeout() const {
   const bool waits_for_applier = last_ack_.applied_lsn() < progress_.flushed_lsn || (!MayGrant() && credit_.due());
   if (!waits_for_applier) return kReadTimeoutMicros;
-  const int64_t left = next_ack_micros_.load(std::memory_order_relaxed) - clock_.MonotonicMicros();
+  const int64_t left = pace_.applied_at() - clock_.MonotonicMicros();
   return left > 0 ? left : kAppliedAckMicros;
 }
 

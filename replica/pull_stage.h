@@ -11,6 +11,7 @@
 #include "absl/status/status.h"
 
 #include "common/clock.h"
+#include "replica/ack_pace.h"
 #include "replica/frame_intake.h"
 #include "replica/generation.h"
 #include "replica/pull_accounts.h"
@@ -62,7 +63,7 @@ class PullStage {
   // Reads until the group is full, nothing is there or the stream is over.
   StageResult Drain();
   StageResult Take(const v1::PullResponse& message);
-  void Prompt(bool on);
+  void Prompt(AckPrompt prompt);
   StageResult Append();
   StageResult CheckFence(const Control& control) const;
   absl::Status SaveControlRecords(const IntakeGroup& group);
@@ -91,8 +92,7 @@ class PullStage {
   v1::PullResponse message_;
   v1::PullAck last_ack_;
   int64_t last_ack_micros_ = 0;
-  bool prompted_ = false;  // acks are to leave without delay
-  std::atomic<int64_t> next_ack_micros_{0};  // no ack of records before; also for the applied listener
+  AckPace pace_;
   int64_t last_message_micros_;
   int64_t last_progress_micros_;
   PullProgress progress_;

@@ -97,8 +97,8 @@ StageResult StagedInstall::Switch() {
   const GenerationEnvironment& env = host_.environment();
   const SnapshotMeta& meta = record_.point.meta;
   NewGeneration next{number_, meta.cluster_id, meta.history, meta.position, record_.read, generation_};
-  // The record that names the members may lie below the snapshot: the primary writes it again for whoever loaded one. An
-  // old list would let this node be promoted by too few.
+  // The record that names the members may lie below the snapshot: the primary writes it again for whoever loaded one.
+  // An old list would let this node be promoted by too few.
   next.members.emplace();
   if (generation_ != nullptr) {
     next.history = control_.history;

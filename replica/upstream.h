@@ -33,9 +33,10 @@ class PullStream {
   // Sends a request; may wait until the one before has left. False: the stream is broken.
   virtual bool Write(const v1::PullRequest& request) = 0;
 
+  // Timeout 0: without waiting.
   virtual ReadResult Read(v1::PullResponse* out, int64_t timeout_micros) = 0;
 
-  // Makes a waiting, or the next, Read return kTimeout.
+  // Makes a waiting Read, or the next with a timeout, return kTimeout.
   virtual void Wake() = 0;
 
   virtual void Cancel() = 0;

@@ -52,9 +52,9 @@ class QueueCall {
         return ReadResult::kMessage;
       }
       if (closed_) return ReadResult::kClosed;
+      if (timeout_micros != 0 && std::exchange(woken_, false)) return ReadResult::kTimeout;
       StartReadIfIdle();
       if (!TakeEvent(deadline)) return ReadResult::kTimeout;
-      if (std::exchange(woken_, false)) return ReadResult::kTimeout;
     }
   }
 

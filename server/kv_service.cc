@@ -46,7 +46,7 @@ class UnaryWriteJob final : public WriteJob, public CommitWaiter {
     const v1::WriteRequest& request = call_->request();
     TOWLINE_ASSIGN_OR_RETURN(level_,
                              ResolveLevel(role_.commit(), request.has_durability() ? &request.durability() : nullptr));
-    if (level_.replicas != 0) interest_.emplace(role_.commit());
+    if (level_.replicas != 0) interest_.emplace(role_.commit(), level_.stage);
     return BuildWriteRecord(request, NowMs(node_), node_.config().limits_record_bytes, &records.emplace_back());
   }
 

@@ -72,7 +72,9 @@ class Node final : public SourceHost, public ReplicaHost, public FailoverHost {
   void OnReplicaAttached(const MemberInfo& member, bool knows_members) override;
   void OnReplicaAck(const ReplicaAck& ack) override;
   void OnReplicaGone(const std::string& node_id, uint64_t session_id) override;
-  bool WritersWait() override { return role() != nullptr && role()->commit().HasInterest(); }
+  std::optional<CommitStage> WritersWait() override {
+    return role() == nullptr ? std::nullopt : role()->commit().Interest();
+  }
   void OnStaleSelf(absl::string_view reason, absl::string_view message) override;
 
   // ReplicaHost

@@ -108,7 +108,7 @@ class WriteStreamCall::Job final : public WriteJob, public CommitWaiter {
     CommitTracker& commit = role_->commit();
     const auto level = ResolveLevel(commit, message_->has_durability() ? &message_->durability() : nullptr);
     if (level.ok()) level_ = *level;
-    if (level_.replicas != 0) interest_.emplace(commit);
+    if (level_.replicas != 0) interest_.emplace(commit, level_.stage);
     const uint64_t now_ms = static_cast<uint64_t>(node.clock().WallMicros()) / 1000;
     records.reserve(static_cast<size_t>(message_->elements_size()));
     sequences_.reserve(static_cast<size_t>(message_->elements_size()));

@@ -100,7 +100,7 @@ TEST_F(PullSessionTest, NothingWaitsWhileWritersWait) {
   Tick();
   owner->Receive();
   ASSERT_THAT(owner->heartbeats, SizeIs(1));
-  host_.writers_wait = true;
+  host_.writers_wait = CommitStage::kFlushed;
   Write(3, 1000);
   owner->Receive();
   EXPECT_EQ(owner->last_lsn, 5u);
@@ -109,10 +109,17 @@ TEST_F(PullSessionTest, NothingWaitsWhileWritersWait) {
   Write(1, 1000);
   owner->Receive();
   EXPECT_THAT(owner->heartbeats, SizeIs(2));  // until the next one
+  EXPECT_FALSE(owner->heartbeats[1].applied_awaited());
+  host_.writers_wait = CommitStage::kApplied;  // that is more
+  owner->Receive();
+  ASSERT_THAT(owner->heartbeats, SizeIs(3));
+  EXPECT_TRUE(owner->heartbeats[2].applied_awaited());
+  host_.writers_wait = CommitStage::kFlushed;
+  owner->Receive();
   clock_.Advance(options_.heartbeat_micros);
   Tick();
   owner->Receive();
-  EXPECT_THAT(owner->heartbeats, SizeIs(4));
+  EXPECT_THAT(owner->heartbeats, SizeIs(5));
 }
 
 TEST_F(PullSessionTest, AcksOfReplicasThatComeToStayAreTold) {

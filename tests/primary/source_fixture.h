@@ -69,7 +69,7 @@ class FakeHost : public SourceHost {
     MutexLock lock(&mutex_);
     gone.push_back(node_id);
   }
-  bool WritersWait() override { return writers_wait; }
+  std::optional<CommitStage> WritersWait() override { return writers_wait; }
   Lsn CommittedLsn() override { return live == nullptr ? 0 : live->spool().end().lsn; }
   void OnStaleSelf(absl::string_view reason, absl::string_view message) override {
     MutexLock lock(&mutex_);
@@ -79,7 +79,7 @@ class FakeHost : public SourceHost {
   NodeView view;
   std::shared_ptr<LogAndState> live;
   std::vector<MemberInfo> attached;
-  std::atomic<bool> writers_wait{false};
+  std::atomic<std::optional<CommitStage>> writers_wait{};
   std::vector<ReplicaAck> acks;   // that count
   std::vector<std::string> gone;  // whose session is over
   std::vector<std::pair<std::string, std::string>> stale;

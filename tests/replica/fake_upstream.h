@@ -67,7 +67,7 @@ class FakeInbox {
         changed_.WaitFor(&mutex_, timeout_micros);
       }
     }
-    if (std::exchange(woken_, false)) return ReadResult::kTimeout;
+    if (timeout_micros != 0 && std::exchange(woken_, false)) return ReadResult::kTimeout;
     if (messages_.empty()) return closed_ ? ReadResult::kClosed : ReadResult::kTimeout;
     *out = std::move(messages_.front());
     messages_.pop_front();

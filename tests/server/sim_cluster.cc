@@ -57,7 +57,7 @@ class LocalPull final : public PullStream {
           break;
       }
       MutexLock lock(&mutex_);
-      if (std::exchange(woken_, false)) return ReadResult::kTimeout;
+      if (timeout_micros != 0 && std::exchange(woken_, false)) return ReadResult::kTimeout;
       if (std::exchange(news_, false)) continue;
       const auto left =
           std::chrono::duration_cast<std::chrono::microseconds>(deadline - std::chrono::steady_clock::now());
