@@ -163,7 +163,8 @@ absl::Status Failover::Grant(const v1::FenceRequest& request, absl::string_view 
 
 absl::Status Failover::StepDown(absl::string_view reason, absl::string_view message) {
   MutexLock lock(&change_mutex_);
-  if (!deps_.host.is_primary()) return absl::OkStatus();
+  // It may have been promoted since: what was shown to it was of the term before.
+  if (!deps_.host.is_primary() || !deps_.lifecycle.condemned()) return absl::OkStatus();
   deps_.lifecycle.Close(
       MakeError(absl::StatusCode::kFailedPrecondition, reason, message, "write to the primary of the higher term"));
   const Lsn end = deps_.replica.LiveGeneration()->spool().end().lsn;

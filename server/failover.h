@@ -77,7 +77,8 @@ class Failover {
   absl::StatusOr<v1::SwitchoverResponse> Switchover(const v1::SwitchoverRequest& request)
       TOWLINE_EXCLUDES(change_mutex_);
 
-  // This primary has seen a higher term: it becomes a replica. An error is fatal for the node.
+  // This primary is condemned, as it has seen a higher term: it becomes a replica, unless it was promoted meanwhile. An
+  // error is fatal for the node.
   absl::Status StepDown(absl::string_view reason, absl::string_view message) TOWLINE_EXCLUDES(change_mutex_);
 
   // On a primary: tells the members of its term until all have answered. Once, at the node's start.

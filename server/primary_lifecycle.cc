@@ -111,10 +111,12 @@ StepResult PrimaryLifecycle::StepCheck() {
   if (!check->Step(&verdict)) return StepResult::WaitFor(check->pause_micros());
   {
     MutexLock lock(&mutex_);
-    if (check_ == check) check_.reset();
+    if (check_ != check) return StepResult::WaitForWake();  // of a term that is over
+    check_.reset();
+    if (!verdict.open && !CondemnLocked(verdict.reason, verdict.message)) return StepResult::WaitForWake();
   }
   if (!verdict.open) {
-    OnStaleSelf(verdict.reason, verdict.message);
+    LogClosed(verdict.reason, verdict.message);
   } else if (const absl::Status opened = ReopenChecked(); !opened.ok()) {
     deps_.host.environment().on_fatal(opened);
   }
@@ -178,6 +180,7 @@ absl::Status PrimaryLifecycle::OpenTerm(const Control& control, const std::funct
   {
     MutexLock lock(&mutex_);
     condemned_ = false;  // by what was shown to the term before
+    check_.reset();
     phase_ = Phase::kChecking;
   }
   return Publish(*std::move(role));
@@ -252,14 +255,29 @@ void PrimaryLifecycle::OnAttached(const MemberInfo& member, bool knows_members) 
 void PrimaryLifecycle::OnStaleSelf(absl::string_view reason, absl::string_view message) {
   {
     MutexLock lock(&mutex_);
-    if (phase_ == Phase::kInactive || phase_ == Phase::kRecoveryRequired || phase_ == Phase::kRecovering) return;
-    const bool ahead = NeedsRecovery(reason);
-    if (phase_ == Phase::kReadOnly && !ahead) return;
-    phase_ = ahead ? Phase::kRecoveryRequired : Phase::kReadOnly;
-    reason_ = std::string(reason);
-    message_ = std::string(message.substr(0, kReasonTextMax));
-    condemned_ = true;
+    if (!CondemnLocked(reason, message)) return;
   }
+  LogClosed(reason, message);
+}
+
+// False: it is so already.
+bool PrimaryLifecycle::CondemnLocked(absl::string_view reason, absl::string_view message) {
+  if (phase_ == Phase::kInactive || phase_ == Phase::kRecoveryRequired || phase_ == Phase::kRecovering) return false;
+  const bool ahead = NeedsRecovery(reason);
+  if (phase_ == Phase::kReadOnly && !ahead) return false;
+  phase_ = ahead ? Phase::kRecoveryRequired : Phase::kReadOnly;
+  reason_ = std::string(reason);
+  message_ = std::string(message.substr(0, kReasonTextMax));
+  condemned_ = true;
+  return true;
+}
+
+bool PrimaryLifecycle::condemned() const {
+  MutexLock lock(&mutex_);
+  return condemned_;
+}
+
+void PrimaryLifecycle::LogClosed(absl::string_view reason, absl::string_view message) const {
   logger().Log(LogLevel::kError, "writes_closed", {{"reason", reason}, {"message", message}});
 }
 

@@ -86,6 +86,9 @@ class PrimaryLifecycle {
   // Writes end: at once for new ones; Tick ends the loops. Never blocks.
   void OnStaleSelf(absl::string_view reason, absl::string_view message) TOWLINE_EXCLUDES(mutex_);
 
+  // Whether it was, and Tick has not ended it yet. A term that opens ends it too.
+  bool condemned() const TOWLINE_EXCLUDES(mutex_);
+
   // OK if writes are taken; else why not and what to do.
   absl::Status CheckOpen() const TOWLINE_EXCLUDES(mutex_);
 
@@ -111,6 +114,8 @@ class PrimaryLifecycle {
   void StartCheck(std::vector<MemberInfo> others, const NodeView& view) TOWLINE_EXCLUDES(mutex_, change_mutex_);
   absl::Status ReopenChecked() TOWLINE_EXCLUDES(mutex_);
   absl::Status Publish(std::unique_ptr<PrimaryRole> role) TOWLINE_EXCLUDES(mutex_);
+  bool CondemnLocked(absl::string_view reason, absl::string_view message) TOWLINE_REQUIRES(mutex_);
+  void LogClosed(absl::string_view reason, absl::string_view message) const;
   absl::Status Condemn() TOWLINE_EXCLUDES(mutex_, change_mutex_);
   absl::Status Fetch(const std::string& endpoint);
   absl::StatusOr<std::string> EndpointOf(const std::string& from) const;

@@ -194,6 +194,15 @@ TEST_F(FailoverTest, AFencedPrimaryTakesNoWritesAndAReplicaNoRecordsOfTheOldTerm
   EXPECT_EQ(cluster_.AwaitConvergence("r2"), "");
 }
 
+TEST_F(FailoverTest, AStepDownThatWasDecidedBeforeAPromotionDoesNotEndItsTerm) {
+  StartThree();
+  cluster_.Kill("p1");
+  ASSERT_THAT(Promote("r1"), IsOk());
+  ASSERT_THAT(cluster_.node("r1").failover().StepDown("stale_primary", "said of the term before"), IsOk());
+  EXPECT_TRUE(IsWritable("r1"));
+  EXPECT_THAT(cluster_.Put("r1", "after", "2"), IsOk());
+}
+
 TEST_F(FailoverTest, ThreePromotionsInARow) {
   StartThree();
   std::string primary = "p1";
