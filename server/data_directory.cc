@@ -126,8 +126,8 @@ absl::Status OpenLive(const GenerationEnvironment& env, DataDirectory* directory
   TOWLINE_ASSIGN_OR_RETURN(directory->live,
                            Generation::Open(env, control, std::move(watermarks),
                                             directory->slots->first_retained(control.generation), &report));
-  TOWLINE_RETURN_IF_ERROR(MoveSlots(control.generation, directory->live->spool().stats().first_lsn, report.end.lsn,
-                                    *directory->slots));
+  TOWLINE_RETURN_IF_ERROR(
+      MoveSlots(control.generation, directory->live->spool().stats().first_lsn, report.end.lsn, *directory->slots));
   TOWLINE_ASSIGN_OR_RETURN(const History history, HistoryWith(control.history, report.term_starts));
   if (history != control.history) {
     TOWLINE_RETURN_IF_ERROR(directory->control->Update(true, [&](Control& c) { SetHistory(history, &c); }));
