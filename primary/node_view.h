@@ -77,8 +77,8 @@ class SourceHost {
   // The live generation; nullptr if there is none yet. Holding the pointer keeps it open.
   virtual std::shared_ptr<LogAndState> Live() = 0;
 
-  // A replica attached: the primary adds or updates it as a member. Without `knows_members` its log may begin behind the
-  // record that names them, and the primary writes that again.
+  // A replica attached: the primary adds or updates it as a member. Without `knows_members` its log may begin behind
+  // the record that names them, and the primary writes that again.
   virtual void OnReplicaAttached(const MemberInfo& member, bool knows_members) = 0;
 
   // A replica has confirmed records. Called from a session, without locks held.
@@ -93,8 +93,9 @@ class SourceHost {
   // Highest LSN that meets the cluster's commit level, as known here.
   virtual Lsn CommittedLsn() = 0;
 
-  // Somebody showed a higher term, or holds more of our own term than we do. Called from a session; must not block.
-  virtual void OnStaleSelf(absl::string_view reason, absl::string_view message) = 0;
+  // Somebody showed a higher term than `judged`, or holds more of it than we do. `judged` is the term in which this
+  // node was found the primary: what is in a newer one by now is not meant. Called from a session; must not block.
+  virtual void OnStaleSelf(Term judged, absl::string_view reason, absl::string_view message) = 0;
 };
 
 }  // namespace towline

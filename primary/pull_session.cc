@@ -117,7 +117,7 @@ absl::Status PullSessionImpl::CheckAck(const v1::PullAck& ack) {
   const bool member = std::any_of(node.members.members.begin(), node.members.members.end(), [this](const auto& each) {
     return each.node_id == request_->slot && each.incarnation == request_->incarnation;
   });
-  if (member) core_.host.OnStaleSelf("stale_primary", message);
+  if (member) core_.host.OnStaleSelf(node.term, "stale_primary", message);
   return MakeError(absl::StatusCode::kFailedPrecondition, "stale_primary", message,
                    "find the primary of the higher term");
 }

@@ -155,7 +155,7 @@ absl::Status PullSessionImpl::OpenLog(Lsn from_lsn) {
 
 void PullSessionImpl::TellHost(const Resumption& resumption) {
   const Plan& plan = resumption.plan;
-  if (plan.step_down || plan.recovery_required) core_.host.OnStaleSelf(plan.reason, plan.message);
+  if (plan.step_down || plan.recovery_required) core_.host.OnStaleSelf(resumption.node.term, plan.reason, plan.message);
   if (plan.decision != Decision::kPartial || request_->kind != slots::SlotKind::kReplica) return;
   if (request_->temporary || IsNotExact(*request_)) return;  // it does not come to stay, or not yet
   core_.host.OnReplicaAttached({request_->slot, request_->incarnation, request_->advertised_address, true},

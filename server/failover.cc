@@ -79,8 +79,8 @@ std::optional<v1::FenceResponse> Failover::CheckFence(const v1::FenceRequest& re
     return Refused("cluster_mismatch", absl::StrCat(now.node_id, " belongs to cluster ", now.cluster_id));
   }
   if (request.term() == 0 || request.term() >= std::numeric_limits<Term>::max()) {
-    return Refused("invalid_term", absl::StrCat("term ", request.term(), " is not one of 1 to ",
-                                                std::numeric_limits<Term>::max() - 1));
+    return Refused("invalid_term",
+                   absl::StrCat("term ", request.term(), " is not one of 1 to ", std::numeric_limits<Term>::max() - 1));
   }
   const bool promised_so = request.term() == now.promised_term && request.candidate() == now.promised_candidate;
   if (request.term() < now.promised_term || (request.term() == now.promised_term && !promised_so)) {
@@ -114,8 +114,9 @@ void Failover::TellConflict(const v1::FenceRequest& request) {
   const Control now = control().Get();
   const bool ours = request.cluster_id() == now.cluster_id && request.node_id() == now.node_id;
   if (!ours || !request.committed() || !deps_.host.is_primary() || request.term() != LastTerm(now)) return;
-  deps_.lifecycle.OnStaleSelf("term_conflict", absl::StrCat(request.candidate(), " is a primary of term ",
-                                                            request.term(), " too, from another promotion"));
+  deps_.lifecycle.OnStaleSelf(
+      LastTerm(now), "term_conflict",
+      absl::StrCat(request.candidate(), " is a primary of term ", request.term(), " too, from another promotion"));
 }
 
 // Makes the promise and takes its consequences. A promise that stands already is made again without effect.
@@ -314,12 +315,14 @@ StepResult Failover::StepFencer() {
                   {"message", answers[i]->message()}});
     const uint64_t promised = answers[i]->standing().promised_term();
     if (!answers[i]->granted() && IsConflicting(now, answers[i]->standing())) {
-      deps_.lifecycle.OnStaleSelf("term_conflict", absl::StrCat(node_ids[i], " is a primary of term ", LastTerm(now),
-                                                                " too, from another promotion"));
+      deps_.lifecycle.OnStaleSelf(
+          LastTerm(now), "term_conflict",
+          absl::StrCat(node_ids[i], " is a primary of term ", LastTerm(now), " too, from another promotion"));
     } else if (!answers[i]->granted() && promised > LastTerm(now)) {
-      deps_.lifecycle.OnStaleSelf("stale_primary", absl::StrCat(node_ids[i], " has promised term ", promised, " to ",
-                                                                answers[i]->standing().promised_candidate(),
-                                                                "; this primary is in term ", LastTerm(now)));
+      deps_.lifecycle.OnStaleSelf(
+          LastTerm(now), "stale_primary",
+          absl::StrCat(node_ids[i], " has promised term ", promised, " to ",
+                       answers[i]->standing().promised_candidate(), "; this primary is in term ", LastTerm(now)));
     }
   }
   MutexLock lock(&absent_mutex_);

@@ -254,7 +254,8 @@ void Node::SwitchGeneration(std::shared_ptr<Generation> generation) {
   const Lsn end = generation->spool().end().lsn;
   source_->EndSessions(
       MakeError(absl::StatusCode::kUnavailable, "generation_switched", "the node's data was replaced", "reconnect"));
-  if (const absl::Status status = directory_.slots->SwitchDataGeneration(number, first, end); !status.ok()) Fatal(status);
+  if (const absl::Status status = directory_.slots->SwitchDataGeneration(number, first, end); !status.ok())
+    Fatal(status);
   MutexLock lock(&mutex_);
   live_ = std::make_shared<LiveAdapter>(std::move(generation));
 }
@@ -312,8 +313,8 @@ void Node::OnReplicaGone(const std::string& node_id, uint64_t session_id) {
   if (role() != nullptr) role()->commit().OnSessionEnd(node_id, session_id);
 }
 
-void Node::OnStaleSelf(absl::string_view reason, absl::string_view message) {
-  if (is_primary()) lifecycle_->OnStaleSelf(reason, message);
+void Node::OnStaleSelf(Term judged, absl::string_view reason, absl::string_view message) {
+  if (is_primary()) lifecycle_->OnStaleSelf(judged, reason, message);
 }
 
 bool Node::DiskFull() {

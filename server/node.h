@@ -75,7 +75,7 @@ class Node final : public SourceHost, public ReplicaHost, public FailoverHost {
   std::optional<CommitStage> WritersWait() override {
     return role() == nullptr ? std::nullopt : role()->commit().Interest();
   }
-  void OnStaleSelf(absl::string_view reason, absl::string_view message) override;
+  void OnStaleSelf(Term judged, absl::string_view reason, absl::string_view message) override;
 
   // ReplicaHost
   ControlFile& control() override { return *directory_.control; }

@@ -180,6 +180,7 @@ absl::Status PrimaryLifecycle::OpenTerm(const Control& control, const std::funct
   {
     MutexLock lock(&mutex_);
     condemned_ = false;  // by what was shown to the term before
+    opened_term_ = control.history.back().term;
     check_.reset();
     phase_ = Phase::kChecking;
   }
@@ -252,10 +253,10 @@ void PrimaryLifecycle::OnAttached(const MemberInfo& member, bool knows_members) 
   if (check_ != nullptr) check_->Heard(member.node_id);
 }
 
-void PrimaryLifecycle::OnStaleSelf(absl::string_view reason, absl::string_view message) {
+void PrimaryLifecycle::OnStaleSelf(Term judged, absl::string_view reason, absl::string_view message) {
   {
     MutexLock lock(&mutex_);
-    if (!CondemnLocked(reason, message)) return;
+    if (judged < opened_term_ || !CondemnLocked(reason, message)) return;
   }
   LogClosed(reason, message);
 }

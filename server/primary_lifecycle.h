@@ -83,8 +83,8 @@ class PrimaryLifecycle {
   // A replica attached; it holds nothing that this node lacks.
   void OnAttached(const MemberInfo& member, bool knows_members);
 
-  // Writes end: at once for new ones; Tick ends the loops. Never blocks.
-  void OnStaleSelf(absl::string_view reason, absl::string_view message) TOWLINE_EXCLUDES(mutex_);
+  // As SourceHost::OnStaleSelf. Writes end: at once for new ones; Tick ends the loops. Never blocks.
+  void OnStaleSelf(Term judged, absl::string_view reason, absl::string_view message) TOWLINE_EXCLUDES(mutex_);
 
   // Whether it was, and Tick has not ended it yet. A term that opens ends it too.
   bool condemned() const TOWLINE_EXCLUDES(mutex_);
@@ -135,6 +135,7 @@ class PrimaryLifecycle {
   absl::Status paused_ TOWLINE_GUARDED_BY(mutex_);     // what writers are told in phase kPaused
   bool holding_ TOWLINE_GUARDED_BY(mutex_) = false;    // an open role stood still, and holds its answers
   bool condemned_ TOWLINE_GUARDED_BY(mutex_) = false;  // the role is still to be stopped
+  Term opened_term_ TOWLINE_GUARDED_BY(mutex_) = 0;    // by OpenTerm
   std::shared_ptr<PeerCheck> check_ TOWLINE_GUARDED_BY(mutex_);
 
   Mutex recovery_mutex_;  // held while a recovery runs; locked before the others

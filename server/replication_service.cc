@@ -32,6 +32,7 @@ class PullCall final : public BidiCall<v1::PullRequest, v1::PullResponse> {
   // Strand only.
   void Run() {
     if (finished_) return;
+    if (!refused_.ok()) return End(refused_);
     std::deque<v1::PullRequest> requests;
     bool broken = false;
     bool read_closed = false;
@@ -74,7 +75,9 @@ class PullCall final : public BidiCall<v1::PullRequest, v1::PullResponse> {
     StartRead(&incoming_);
   }
 
+  // Writers wait for acks, and an ack needs no disk: it is taken on the queue's thread, which answers the writers.
   void OnReadDone(bool ok) override {
+    if (ok && incoming_.has_ack() && strand_->TryRunHere([this] { TakeAck(); })) return;
     {
       MutexLock lock(&mutex_);
       if (ok) {
@@ -106,6 +109,15 @@ class PullCall final : public BidiCall<v1::PullRequest, v1::PullResponse> {
 
   void OnDone() override { self_.reset(); }
 
+  // The strand is free, so the inbox is empty: an ack does not overtake other requests.
+  void TakeAck() {
+    if (finished_) return;
+    started_ = true;
+    refused_ = session_->OnRequest(incoming_);
+    if (refused_.ok()) return StartRead(&incoming_);
+    strand_->Signal();
+  }
+
   void End(const absl::Status& status) {
     finished_ = true;
     session_->Close();
@@ -121,6 +133,7 @@ class PullCall final : public BidiCall<v1::PullRequest, v1::PullResponse> {
   v1::PullResponse outgoing_;  // strand only
   bool started_ = false;       // strand only
   bool finished_ = false;      // strand only
+  absl::Status refused_;       // strand only; an ack
 
   Mutex mutex_;
   std::deque<v1::PullRequest> inbox_ TOWLINE_GUARDED_BY(mutex_);

@@ -12,7 +12,8 @@
 
 namespace towline {
 
-// Threads: Signal from any thread, also under locks. `run` is called on the pool, whose queue must not be bounded.
+// Threads: Signal and TryRunHere from any thread, Signal also under locks. `run` is called on the pool, whose queue
+// must not be bounded.
 class Strand : public std::enable_shared_from_this<Strand> {
  public:
   Strand(WorkPool& pool, std::function<void()> run) : pool_(pool), run_(std::move(run)) {}
@@ -21,6 +22,17 @@ class Strand : public std::enable_shared_from_this<Strand> {
   void Signal() {
     if (pending_.fetch_add(1, std::memory_order_acq_rel) != 0) return;  // the running task will see it
     Post();
+  }
+
+  // Calls `fn` on the calling thread as if it were `run`, unless a call runs or is due. What signals meanwhile is
+  // answered on the pool. False: not called.
+  template <typename Fn>
+  bool TryRunHere(Fn&& fn) {
+    uint64_t idle = 0;
+    if (!pending_.compare_exchange_strong(idle, 1, std::memory_order_acq_rel)) return false;
+    fn();
+    if (pending_.fetch_sub(1, std::memory_order_acq_rel) != 1) Post();
+    return true;
   }
 
  private:

@@ -72,7 +72,7 @@ class FakeHost : public SourceHost {
   }
   std::optional<CommitStage> WritersWait() override { return writers_wait; }
   Lsn CommittedLsn() override { return live == nullptr ? 0 : live->spool().end().lsn; }
-  void OnStaleSelf(absl::string_view reason, absl::string_view message) override {
+  void OnStaleSelf(Term /*judged*/, absl::string_view reason, absl::string_view message) override {
     MutexLock lock(&mutex_);
     stale.emplace_back(std::string(reason), std::string(message));
   }

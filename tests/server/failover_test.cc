@@ -203,6 +203,23 @@ TEST_F(FailoverTest, AStepDownThatWasDecidedBeforeAPromotionDoesNotEndItsTerm) {
   EXPECT_THAT(cluster_.Put("r1", "after", "2"), IsOk());
 }
 
+TEST_F(FailoverTest, WhatWasFoundOfAnEarlierTermDoesNotEndALaterOne) {
+  StartThree();
+  const Term before = cluster_.node("p1").View().term;
+  std::string primary = "p1";
+  for (const std::string next : {"r1", "p1"}) {
+    cluster_.Disconnect(primary);
+    ASSERT_THAT(Promote(next), IsOk()) << next;
+    cluster_.Connect(primary);
+    ASSERT_EQ(cluster_.AwaitConvergence(next), "");
+    primary = next;
+  }
+  cluster_.node("p1").OnStaleSelf(before, "stale_primary", "found two terms ago");
+  EXPECT_TRUE(IsWritable("p1"));
+  cluster_.node("p1").OnStaleSelf(before + 2, "stale_primary", "found of this term");
+  EXPECT_FALSE(IsWritable("p1"));
+}
+
 TEST_F(FailoverTest, ThreePromotionsInARow) {
   StartThree();
   std::string primary = "p1";

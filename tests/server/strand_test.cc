@@ -33,6 +33,50 @@ TEST(StrandTest, SignalsDuringACallLeadToOneMoreCall) {
   pool.Stop();
 }
 
+TEST(StrandTest, ACallOnTheCallersThreadIsMadeOnlyWhenNoneIsDue) {
+  test::FakeClock clock;
+  test::SimExecutor executor(&clock);
+  test::SimWorkPool pool(&executor);
+  int calls = 0;
+  int here = 0;
+  std::shared_ptr<Strand> strand;
+  strand = std::make_shared<Strand>(pool, [&] {
+    ++calls;
+    EXPECT_FALSE(strand->TryRunHere([&] { ++here; })) << "inside a call";
+  });
+  strand->Signal();
+  EXPECT_FALSE(strand->TryRunHere([&] { ++here; })) << "in front of a call that is due";
+  executor.RunUntilIdle();
+  EXPECT_EQ(calls, 1);
+  EXPECT_EQ(here, 0);
+
+  EXPECT_TRUE(strand->TryRunHere([&] { ++here; }));
+  EXPECT_EQ(here, 1);
+  executor.RunUntilIdle();
+  EXPECT_EQ(calls, 1) << "nothing signalled";
+  pool.Stop();
+}
+
+TEST(StrandTest, ASignalDuringACallOnTheCallersThreadIsAnsweredOnThePool) {
+  test::FakeClock clock;
+  test::SimExecutor executor(&clock);
+  test::SimWorkPool pool(&executor);
+  int calls = 0;
+  const auto strand = std::make_shared<Strand>(pool, [&] { ++calls; });
+  EXPECT_TRUE(strand->TryRunHere([&] {
+    strand->Signal();
+    strand->Signal();
+    executor.RunUntilIdle();
+    EXPECT_EQ(calls, 0) << "two calls at a time";
+  }));
+  executor.RunUntilIdle();
+  EXPECT_EQ(calls, 1);
+  strand->Signal();
+  executor.RunUntilIdle();
+  EXPECT_EQ(calls, 2);
+  pool.Stop();
+}
+
 TEST(StrandTest, TheLastSignalIsSeenWhateverTheThreadsDo) {
   constexpr int kThreads = 4;
   constexpr int kSignals = 2000;
@@ -54,9 +98,15 @@ TEST(StrandTest, TheLastSignalIsSeenWhateverTheThreadsDo) {
   });
   std::vector<std::thread> threads;
   for (int t = 0; t < kThreads; ++t) {
-    threads.emplace_back([&] {
+    threads.emplace_back([&, t] {
       for (int i = 0; i < kSignals; ++i) {
         produced.fetch_add(1);
+        if (t == 0) {
+          (void)strand->TryRunHere([&] {
+            EXPECT_FALSE(running.exchange(true)) << "two calls at a time";
+            running.store(false);
+          });
+        }
         strand->Signal();
       }
     });
