@@ -44,13 +44,18 @@ std::string NewestPrimary(const PromotionInput& input, const v1::Standing& longe
   return "";
 }
 
-// A node's word counts if it is the incarnation that the list names, exact, and knows itself that it was admitted: its
-// log then reaches beyond the record that did so.
-bool Counts(const v1::Standing& standing, const google::protobuf::RepeatedPtrField<v1::Member>& members) {
+// Why a node's word does not count; nullptr = it does. It must be the incarnation that the list names, exact, and know
+// itself that it was admitted: its log then reaches beyond the record that did so.
+const char* WhyUncounted(const v1::Standing& standing, const google::protobuf::RepeatedPtrField<v1::Member>& members) {
   const v1::Member* listed = FindMember(members, standing.node_id());
+  if (listed == nullptr) return "which is no member";
+  if (listed->incarnation() != standing.incarnation()) return "whose directory was emptied since it was admitted";
+  if (!standing.exact()) return "whose state is not exact";
   const v1::Member* own = FindMember(standing.members(), standing.node_id());
-  if (listed == nullptr || own == nullptr || !standing.exact()) return false;
-  return listed->incarnation() == standing.incarnation() && own->incarnation() == standing.incarnation();
+  if (own == nullptr || own->incarnation() != standing.incarnation()) {
+    return "which has loaded a snapshot, and no primary has named the members to it since";
+  }
+  return nullptr;
 }
 
 uint64_t LostRecords(const PromotionInput& input, const v1::Standing& longest) {
@@ -73,7 +78,10 @@ void CountQuorums(const PromotionInput& input, const v1::Standing& longest, Prom
   verdict->members.needed = verdict->members.total / 2 + 1;
   verdict->counting.needed = verdict->counting.total >= k ? verdict->counting.total - k + 1 : 0;
   for (const v1::Standing* standing : Heard(input)) {
-    if (!Counts(*standing, longest.members())) continue;
+    if (const char* const why = WhyUncounted(*standing, longest.members()); why != nullptr) {
+      verdict->uncounted.push_back(absl::StrCat(standing->node_id(), ", ", why));
+      continue;
+    }
     ++verdict->members.present;
     if (standing->node_id() == primary) {
       verdict->has_primary = !standing->recovery_required();
@@ -81,6 +89,7 @@ void CountQuorums(const PromotionInput& input, const v1::Standing& longest, Prom
       ++verdict->counting.present;
     }
   }
+  std::sort(verdict->uncounted.begin(), verdict->uncounted.end());
 }
 
 }  // namespace
@@ -165,6 +174,9 @@ absl::Status CheckPromotion(const PromotionInput& input, const PromotionVerdict&
   if (!verdict.has_primary) {
     absl::StrAppend(&missing, "; ", verdict.counting.present, " of ", verdict.counting.total,
                     " counting replicas answered, needed ", verdict.counting.needed);
+  }
+  if (!verdict.uncounted.empty()) {
+    absl::StrAppend(&missing, "; does not count: ", absl::StrJoin(verdict.uncounted, "; "));
   }
   if (!verdict.absent.empty()) absl::StrAppend(&missing, "; no answer from ", absl::StrJoin(verdict.absent, ", "));
   return refuse("no_quorum", missing,

@@ -50,6 +50,7 @@ struct PromotionVerdict {
   std::optional<std::string> alive;     // a primary that takes writes
   std::vector<std::string> granted;     // node ids, ordered, with the node itself
   std::vector<std::string> absent;      // "node_id: why", ordered
+  std::vector<std::string> uncounted;   // of those that answered: "node_id, why", ordered
   uint64_t known_lost_records = 0;      // the primary's newest durable LSN, as told, beyond what anybody here holds
 
   bool has_quorum() const { return members.met() && (counting.met() || has_primary); }

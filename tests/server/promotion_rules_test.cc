@@ -23,6 +23,7 @@ namespace {
 using test::IsOk;
 using test::ReasonIs;
 using ::testing::ElementsAre;
+using ::testing::HasSubstr;
 using ::testing::Not;
 
 constexpr char kCluster[] = "0123456789abcdef01234567";
@@ -140,12 +141,15 @@ TEST(PromotionRulesTest, OnlyExactMembersOfTheListedIncarnationCount) {
   v1::Standing wiped = Member("r2", 0);
   wiped.set_incarnation(99);
   EXPECT_THAT(Check({Member("r1", 10), {Silent("p1"), Says(wiped)}}), ReasonIs("no_quorum"));
+  EXPECT_THAT(Check({Member("r1", 10), {Silent("p1"), Says(wiped)}}).message(), HasSubstr("r2, whose directory"));
   v1::Standing inexact = Member("r2", 10);
   inexact.set_exact(false);
   EXPECT_THAT(Check({Member("r1", 10), {Silent("p1"), Says(inexact)}}), ReasonIs("no_quorum"));
+  EXPECT_THAT(Check({Member("r1", 10), {Silent("p1"), Says(inexact)}}).message(), HasSubstr("r2, whose state"));
   v1::Standing new_here = Member("r2", 10);  // its log does not reach the record that admitted it
   new_here.mutable_members()->RemoveLast();
   EXPECT_THAT(Check({Member("r1", 10), {Silent("p1"), Says(new_here)}}), ReasonIs("no_quorum"));
+  EXPECT_THAT(Check({Member("r1", 10), {Silent("p1"), Says(new_here)}}).message(), HasSubstr("r2, which has loaded"));
 }
 
 TEST(PromotionRulesTest, AnInexactCandidateIsNeverPromoted) {
