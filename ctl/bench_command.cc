@@ -15,6 +15,7 @@
 #include "common/error.h"
 #include "common/names.h"
 #include "ctl/app.h"
+#include "ctl/bench_library.h"
 #include "ctl/bench_load.h"
 #include "ctl/bench_requests.h"
 #include "ctl/bench_watch.h"
@@ -26,6 +27,7 @@ namespace {
 constexpr char kWriteMethod[] = "/towline.v1.KvService/Write";
 constexpr char kGetMethod[] = "/towline.v1.KvService/Get";
 constexpr char kPingMethod[] = "/towline.v1.AdminService/Ping";
+constexpr uint64_t kLibraryCallsMax = 4096;
 constexpr int64_t kCatchUpMicros = 120'000'000;
 
 struct BenchOptions {
@@ -42,6 +44,7 @@ struct BenchOptions {
   bool no_ceiling = false;
   bool no_fill = false;
   bool idle_probe = false;
+  bool library = false;
   DurabilityFlags durability;
 };
 
@@ -57,13 +60,14 @@ struct BenchReport {
   std::map<std::string, ReplicaWatch::Lag> lags;
   bool caught_up_known = false;
   std::optional<double> caught_up_seconds;
+  bool primary_moved = false;  // then what comes from the node's own measurement is left out
 };
 
 class Bench {
  public:
   Bench(Context& context, const BenchOptions& options, std::optional<v1::Durability> durability,
-        client::Client& client)
-      : context_(context), options_(options), durability_(std::move(durability)), client_(client) {}
+        std::unique_ptr<client::Client> client)
+      : context_(context), options_(options), durability_(std::move(durability)), client_(std::move(client)) {}
 
   int Run();
 
@@ -71,6 +75,8 @@ class Bench {
   bool streaming() const { return options_.mode == "stream"; }
   LoadOptions MakeLoad() const;
   std::optional<LoadResult> MeasureCeiling(const LoadOptions& load) const;
+  LibraryLoad MakeLibraryLoad() const;
+  void FindPrimaryAgain();
   absl::Status Fill() const;
   absl::Status Measure();
   double CeilingPerSecond() const;
@@ -81,13 +87,13 @@ class Bench {
   Context& context_;
   const BenchOptions& options_;
   const std::optional<v1::Durability> durability_;
-  client::Client& client_;
+  std::unique_ptr<client::Client> client_;  // to the primary
   BenchReport report_;
 };
 
 LoadOptions Bench::MakeLoad() const {
   LoadOptions load;
-  load.endpoint = client_.endpoint();
+  load.endpoint = client_->endpoint();
   load.key_space = options_.key_space;
   load.threads = static_cast<int>(options_.threads);
   load.in_flight = static_cast<int>(options_.in_flight);
@@ -109,6 +115,28 @@ LoadOptions Bench::MakeLoad() const {
   return load;
 }
 
+LibraryLoad Bench::MakeLibraryLoad() const {
+  using std::chrono::milliseconds;
+  LibraryLoad load;
+  load.client.endpoints = context_.endpoints();
+  load.client.read_preference = ReadPreference::kLocalFirst;  // as without the library
+  load.client.timeout = std::max(load.client.timeout, milliseconds(context_.options().timeout_us / 1000));
+  if (durability_.has_value()) {
+    load.client.durability = WriteDurability{durability_->replicas(), durability_->stage() == v1::COMMIT_STAGE_APPLIED,
+                                             milliseconds(durability_->timeout_ms()),
+                                             durability_->on_timeout() == v1::ON_COMMIT_TIMEOUT_ACCEPT};
+  }
+  load.mode = streaming() ? LibraryMode::kBatcher : options_.mode == "get" ? LibraryMode::kGet : LibraryMode::kPut;
+  load.value_bytes = options_.value_bytes;
+  return load;
+}
+
+// It may have become another node meanwhile, or be none of the endpoints given.
+void Bench::FindPrimaryAgain() {
+  auto primary = context_.ConnectToPrimary();
+  report_.primary_moved = !primary.ok() || (*primary)->endpoint() != client_->endpoint() || !client_->GetStatus().ok();
+}
+
 // Pings with as many bytes and as many in flight as the load has.
 std::optional<LoadResult> Bench::MeasureCeiling(const LoadOptions& load) const {
   if (options_.no_ceiling || options_.mode == "ping" || context_.interrupt().triggered()) return std::nullopt;
@@ -124,7 +152,7 @@ std::optional<LoadResult> Bench::MeasureCeiling(const LoadOptions& load) const {
 absl::Status Bench::Fill() const {
   absl::Status refused;
   const auto stream =
-      client_.OpenWriteStream(client::WriteStreamOptions(), [&refused](const client::WriteStreamAnswer& answer) {
+      client_->OpenWriteStream(client::WriteStreamOptions(), [&refused](const client::WriteStreamAnswer& answer) {
         if (refused.ok() && !answer.refused.empty()) {
           refused = MakeError(absl::StatusCode::kAborted, answer.refused[0].error);
         }
@@ -142,16 +170,19 @@ absl::Status Bench::Fill() const {
 }
 
 absl::Status Bench::Measure() {
-  TOWLINE_ASSIGN_OR_RETURN(const v1::GetStatusResponse first, client_.GetStatus());
+  TOWLINE_ASSIGN_OR_RETURN(const v1::GetStatusResponse first, client_->GetStatus());
   if (options_.mode == "get" && !options_.no_fill) TOWLINE_RETURN_IF_ERROR(Fill());
   const LoadOptions load = MakeLoad();
   report_.ping_before = MeasureCeiling(load);
-  TOWLINE_ASSIGN_OR_RETURN(const v1::GetStatusResponse before, client_.GetStatus());
+  TOWLINE_ASSIGN_OR_RETURN(const v1::GetStatusResponse before, client_->GetStatus());
   report_.wal_before = before.wal();
   report_.commit_before = before.commit();
   std::unique_ptr<ReplicaWatch> watch;
-  if (options_.watch_replicas) watch = std::make_unique<ReplicaWatch>(client_);
-  if (streaming()) {
+  if (options_.watch_replicas) watch = std::make_unique<ReplicaWatch>(*client_);
+  if (options_.library) {
+    TOWLINE_ASSIGN_OR_RETURN(report_.load, RunLibraryLoad(load, MakeLibraryLoad()));
+    if (FindPrimaryAgain(); report_.primary_moved) return absl::OkStatus();
+  } else if (streaming()) {
     report_.load = RunStreamLoad(load);
   } else {
     const std::map<std::string, std::string> methods = {
@@ -163,7 +194,7 @@ absl::Status Bench::Measure() {
     report_.caught_up_seconds = watch->WaitCaughtUp(context_.interrupt(), kCatchUpMicros);
     report_.lags = watch->Stop();
   }
-  TOWLINE_ASSIGN_OR_RETURN(const v1::GetStatusResponse after, client_.GetStatus());
+  TOWLINE_ASSIGN_OR_RETURN(const v1::GetStatusResponse after, client_->GetStatus());
   report_.wal_after = after.wal();
   report_.commit_after = after.commit();
   report_.ping_after = MeasureCeiling(load);
@@ -211,7 +242,7 @@ Json Bench::ReportJson() const {
   const v1::WalStatus& wal = report_.wal_after;
   Json json = Json::object();
   json["mode"] = options_.mode;
-  json["endpoint"] = client_.endpoint();
+  json["endpoint"] = client_->endpoint();
   json["in_flight"] = options_.in_flight;
   json["threads"] = options_.threads;
   json["streams"] = streaming() ? Json(options_.streams) : Json(nullptr);
@@ -247,6 +278,8 @@ Json Bench::ReportJson() const {
   fsync["p50_seconds"] = wal.has_fsync_p50_seconds() ? Json(wal.fsync_p50_seconds()) : Json(nullptr);
   fsync["p99_seconds"] = wal.has_fsync_p99_seconds() ? Json(wal.fsync_p99_seconds()) : Json(nullptr);
   json["server_fsync"] = fsync;
+  json["library"] = options_.library;
+  json["primary_moved"] = report_.primary_moved;
   json["durability"] = durability_.has_value() ? ProtoToJson(*durability_) : Json(nullptr);
   Json achieved = Json::object();
   achieved["timeouts"] = report_.commit_after.timeouts_total() - report_.commit_before.timeouts_total();
@@ -271,7 +304,9 @@ void Bench::PrintReport() const {
   out << "mode        " << options_.mode << ", " << options_.in_flight << (streaming() ? " batches" : "")
       << " in flight"
       << (streaming() ? absl::StrCat(" on each of ", options_.streams, " streams, ", options_.batch, " per batch") : "")
-      << ", values of " << options_.value_bytes << " bytes\n";
+      << ", values of " << options_.value_bytes << " bytes" << (options_.library ? ", through the client library" : "")
+      << "\n";
+  if (report_.primary_moved) out << "primary     another node than at the beginning\n";
   out << absl::StrFormat("throughput  %.0f calls/s, %.0f records/s over %.2f s, %d errors\n",
                          load.per_second(load.calls), load.per_second(load.records), load.seconds, load.errors);
   out << "latency     p50 " << time(0.5) << ", p90 " << time(0.9) << ", p99 " << time(0.99) << ", p99.9 " << time(0.999)
@@ -368,6 +403,13 @@ absl::Status CheckOptions(const BenchOptions& options) {
   if (options.mode == "ping" && options.value_bytes > (1u << 20)) {
     return UsageError("--value-size must be at most 1MiB in mode ping");
   }
+  if (options.library && (options.mode == "ping" || options.idle_probe || options.watch_replicas)) {
+    return UsageError("--library goes with modes unary, stream and get, and not with --watch-replicas or --idle-probe");
+  }
+  if (options.library && options.mode != "stream" && options.in_flight > kLibraryCallsMax) {
+    return UsageError(
+        absl::StrCat("--library takes at most ", kLibraryCallsMax, " calls in flight: each has a thread"));
+  }
   if (options.mode == "stream" && options.batch * (options.value_bytes + 64) > (8u << 20)) {
     return UsageError(absl::StrCat("--batch ", options.batch, " with --value-size ", options.value_bytes,
                                    " makes messages above 8MiB"));
@@ -383,7 +425,7 @@ int RunBench(Context& context, const BenchOptions& options) {
   if (options.idle_probe) return RunIdleProbe(context, **client, options);
   const auto durability = DurabilityOf(options.durability);
   if (!durability.ok()) return context.Fail(durability.status());
-  return Bench(context, options, *durability, **client).Run();
+  return Bench(context, options, *durability, *std::move(client)).Run();
 }
 
 // "10" and "10s" are both seconds.
@@ -419,6 +461,9 @@ void AddBenchCommand(CLI::App& app, Selection& selection) {
   bench->add_flag("--no-ceiling", options->no_ceiling, "Do not measure calls that do nothing");
   bench->add_flag("--no-fill", options->no_fill, "Mode get: do not write the keys first");
   bench->add_flag("--idle-probe", options->idle_probe, "One write after each of 65 silences of about a second instead");
+  bench->add_flag(
+      "--library", options->library,
+      "Through the C++ client library: a thread per call in flight; follows the primary, repeats what is safe");
   bench->footer(
       "Keys are bench-000000000000 and on; they stay in the store.\n"
       "Examples:\n  towctl bench --mode unary --in-flight 64 --seconds 10\n"

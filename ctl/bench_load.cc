@@ -5,7 +5,6 @@
 #include <deque>
 #include <memory>
 #include <optional>
-#include <sys/resource.h>
 #include <thread>
 #include <utility>
 #include <vector>
@@ -13,6 +12,7 @@
 #include "client/channel.h"
 #include "client/rpc_status.h"
 #include "common/error.h"
+#include "ctl/bench_schedule.h"
 #include "grpcpp/channel.h"
 #include "grpcpp/completion_queue.h"
 #include "grpcpp/generic/generic_stub.h"
@@ -22,33 +22,7 @@
 namespace towline::ctl {
 namespace {
 
-using SteadyClock = std::chrono::steady_clock;
-
-double ProcessCpuSeconds() {
-  rusage usage{};
-  getrusage(RUSAGE_SELF, &usage);
-  const auto seconds = [](const timeval& t) {
-    return static_cast<double>(t.tv_sec) + 1e-6 * static_cast<double>(t.tv_usec);
-  };
-  return seconds(usage.ru_utime) + seconds(usage.ru_stime);
-}
-
-// When the measured part begins and ends.
-struct Schedule {
-  explicit Schedule(const LoadOptions& options) {
-    const auto duration = [](double s) {
-      return std::chrono::duration_cast<SteadyClock::duration>(std::chrono::duration<double>(s));
-    };
-    begin = SteadyClock::now() + duration(options.warmup_seconds);
-    end = begin + duration(options.seconds);
-    give_up = end + std::chrono::microseconds(options.timeout_us);
-  }
-  bool Measured(SteadyClock::time_point time) const { return time >= begin && time < end; }
-
-  SteadyClock::time_point begin;
-  SteadyClock::time_point end;
-  SteadyClock::time_point give_up;
-};
+using SteadyClock = Schedule::Clock;
 
 grpc::ByteBuffer Encode(const RequestTemplate& request, absl::string_view in_front, KeyChoice& keys) {
   grpc::Slice slice(in_front.size() + request.bytes.size());
@@ -58,11 +32,6 @@ grpc::ByteBuffer Encode(const RequestTemplate& request, absl::string_view in_fro
   std::copy(request.bytes.begin(), request.bytes.end(), to);
   for (const size_t digits : request.digits) PutDigits(to + digits, keys.Next());
   return grpc::ByteBuffer(&slice, 1);
-}
-
-void CountError(const absl::Status& error, LoadResult& result) {
-  ++result.errors;
-  if (result.first_error.ok()) result.first_error = error;
 }
 
 // One thread: a completion queue, a connection, and the calls or streams that it drives.
@@ -288,25 +257,9 @@ LoadResult RunThreads(const LoadOptions& options, int total, Drive drive) {
   for (int i = 0; i < threads; ++i) {
     running.emplace_back([&, i] { drive(*workers[i], Share(total, i, threads)); });
   }
-  const auto micros_until = [](SteadyClock::time_point time) {
-    return std::chrono::duration_cast<std::chrono::microseconds>(time - SteadyClock::now()).count();
-  };
-  (void)options.interrupt->WaitFor(micros_until(schedule.begin));
-  const SteadyClock::time_point begin = SteadyClock::now();
-  const double cpu_before = ProcessCpuSeconds();
-  (void)options.interrupt->WaitFor(micros_until(schedule.end));
-  LoadResult result;
-  result.cpu_seconds = ProcessCpuSeconds() - cpu_before;
-  result.seconds = std::chrono::duration<double>(SteadyClock::now() - begin).count();
+  LoadResult result = AwaitEnd(schedule, *options.interrupt);
   for (std::thread& thread : running) thread.join();
-  for (const std::unique_ptr<Worker>& worker : workers) {
-    result.calls += worker->result.calls;
-    result.records += worker->result.records;
-    result.errors += worker->result.errors;
-    result.interrupted = result.interrupted || worker->result.interrupted;
-    if (result.first_error.ok()) result.first_error = worker->result.first_error;
-    result.latency_ns.Merge(worker->result.latency_ns);
-  }
+  for (const std::unique_ptr<Worker>& worker : workers) AddPart(worker->result, &result);
   return result;
 }
 

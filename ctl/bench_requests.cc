@@ -17,18 +17,10 @@ namespace {
 constexpr absl::string_view kPrefix = "bench-";
 constexpr size_t kDigits = kBenchKeySize - kPrefix.size();
 
-// Incompressible, and the same in every run.
-std::string RandomValue(size_t size) {
-  KeyChoice random(0x9e3779b97f4a7c15u, 256);
-  std::string value(size, '\0');
-  for (char& c : value) c = static_cast<char>(random.Next());
-  return value;
-}
-
 void FillPut(size_t value_size, v1::WriteRequest* request) {
   v1::Put* put = request->add_operations()->mutable_put();
   put->set_key(BenchKey(0));
-  put->set_value(RandomValue(value_size));
+  put->set_value(BenchValue(value_size));
 }
 
 // Values are random, so the key's text is searched for where keys stand: behind the offset of the one before, and
@@ -47,6 +39,13 @@ RequestTemplate Locate(std::string bytes, size_t keys, size_t value_size) {
 }
 
 }  // namespace
+
+std::string BenchValue(size_t size) {
+  KeyChoice random(0x9e3779b97f4a7c15u, 256);
+  std::string value(size, '\0');
+  for (char& c : value) c = static_cast<char>(random.Next());
+  return value;
+}
 
 std::string BenchKey(uint64_t number) {
   std::string key(kPrefix);
@@ -77,7 +76,7 @@ RequestTemplate GetTemplate() {
 
 RequestTemplate PingTemplate(size_t payload_size) {
   v1::PingRequest request;
-  request.set_payload(RandomValue(payload_size));
+  request.set_payload(BenchValue(payload_size));
   return {request.SerializeAsString(), {}};
 }
 

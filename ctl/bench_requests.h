@@ -17,6 +17,9 @@ namespace towline::ctl {
 inline constexpr size_t kBenchKeySize = 18;
 std::string BenchKey(uint64_t number);
 
+// Incompressible, and the same in every run.
+std::string BenchValue(size_t size);
+
 // An encoded message and where its keys' digits stand.
 struct RequestTemplate {
   std::string bytes;

@@ -267,10 +267,23 @@ void Sequencer::Decide(WriteRecord* record, wal::GroupBuilder* builder, int64_t 
   record->lsn = builder->Add(record->type, term_, now_us, record->payload, record->payload_crc);
   outcome.position = Position{term_, term_id_, record->lsn, builder->end().chain};
   overlay_.Add(record->lsn, record);
+  if (record->request) requests_.Add(record->request->client_id, record->request->sequence, record->lsn);
   records_total_.fetch_add(1, std::memory_order_relaxed);
 }
 
+// A client that is not known here has nothing in flight, so the state tells all.
+absl::Status Sequencer::LearnClient(const RequestKey& request) {
+  if (requests_.Knows(request.client_id)) return absl::OkStatus();
+  // What lies below the sequence is not looked at.
+  TOWLINE_ASSIGN_OR_RETURN(const std::optional<uint64_t> highest,
+                           state_.HighestRequest(request.client_id, request.sequence - 1));
+  requests_.Learn(request.client_id, highest.value_or(RequestCache::kNothing), retired_lsn_);
+  return absl::OkStatus();
+}
+
 absl::Status Sequencer::CheckRequest(const RequestKey& request, WriteOutcome* outcome) {
+  TOWLINE_RETURN_IF_ERROR(LearnClient(request));
+  if (requests_.IsNew(request.client_id, request.sequence)) return absl::OkStatus();
   if (const Lsn lsn = overlay_.FindRequest(request.client_id, request.sequence); lsn != 0) {
     outcome->duplicate = true;
     outcome->position.lsn = lsn;
@@ -322,6 +335,7 @@ void Sequencer::OnApplied(const std::shared_ptr<Batch>& batch) {
   if (batch->last_lsn != 0) {
     MutexLock lock(&overlay_mutex_);
     overlay_.Retire(batch->last_lsn);
+    retired_lsn_ = batch->last_lsn;
   }
   Answer(batch);
 }

@@ -23,6 +23,7 @@
 #include "common/mutex.h"
 #include "common/types.h"
 #include "primary/overlay.h"
+#include "primary/request_cache.h"
 #include "primary/standstill.h"
 #include "primary/write_job.h"
 #include "store/state_store.h"
@@ -110,6 +111,7 @@ class Sequencer {
   std::shared_ptr<Batch> TakeBatch() TOWLINE_EXCLUDES(mutex_);
   void Decide(WriteRecord* record, wal::GroupBuilder* builder, int64_t now_us) TOWLINE_REQUIRES(overlay_mutex_);
   absl::Status CheckRequest(const RequestKey& request, WriteOutcome* outcome) TOWLINE_REQUIRES(overlay_mutex_);
+  absl::Status LearnClient(const RequestKey& request) TOWLINE_REQUIRES(overlay_mutex_);
   absl::Status CheckConditions(const WriteRecord& record, uint64_t now_ms) TOWLINE_REQUIRES(overlay_mutex_);
   absl::Status CheckExpiry(const WriteRecord& record, uint64_t now_ms) TOWLINE_REQUIRES(overlay_mutex_);
   absl::StatusOr<Overlay::KeyState> LookUp(absl::string_view key) TOWLINE_REQUIRES(overlay_mutex_);
@@ -143,6 +145,8 @@ class Sequencer {
   // Points into the records of unanswered jobs: a batch is retired from it before its jobs are answered.
   Mutex overlay_mutex_;
   Overlay overlay_ TOWLINE_GUARDED_BY(overlay_mutex_);
+  RequestCache requests_ TOWLINE_GUARDED_BY(overlay_mutex_);
+  Lsn retired_lsn_ TOWLINE_GUARDED_BY(overlay_mutex_) = 0;  // the state shows records up to it
 
   absl::Status failed_;  // loop only; the log has failed for good
 

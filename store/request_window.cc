@@ -1,6 +1,7 @@
 #include "store/request_window.h"
 
 #include <algorithm>
+#include <limits>
 #include <memory>
 #include <utility>
 #include <vector>
@@ -18,6 +19,7 @@ namespace {
 constexpr size_t kLsnSize = 8;
 constexpr size_t kFloorSize = 16;
 constexpr uint8_t kReservedVersion = 1;
+constexpr int kHighestLooksMax = 1024;
 
 std::string LsnValue(Lsn lsn) {
   std::string out;
@@ -147,6 +149,21 @@ absl::StatusOr<RequestLookup> FindRequest(Store& store, absl::string_view client
   TOWLINE_ASSIGN_OR_RETURN(const std::optional<RequestFloor> floor, ReadFloor(store, client_id));
   if (floor.has_value() && sequence <= floor->sequence) return RequestLookup{RequestLookup::Outcome::kTooOld, 0};
   return RequestLookup{};
+}
+
+absl::StatusOr<std::optional<uint64_t>> HighestRequest(Store& store, absl::string_view client_id, uint64_t from) {
+  TOWLINE_ASSIGN_OR_RETURN(const std::shared_ptr<const StoreSnapshot> snapshot, store.Snapshot());
+  const std::string end = RequestKey(client_id, std::numeric_limits<uint64_t>::max()) + '\0';
+  const auto it = snapshot->NewIterator(RequestKey(client_id, from), end, /*fill_cache=*/false);
+  uint64_t highest = from;
+  for (int looked_at = 0; it->Valid(); it->Next(), ++looked_at) {
+    absl::string_view id;
+    if (looked_at == kHighestLooksMax) return std::optional<uint64_t>();
+    if (!ParseRequestKey(it->key(), &id, &highest)) return StateMalformed("request key has a wrong size", it->key());
+  }
+  TOWLINE_RETURN_IF_ERROR(it->status());
+  TOWLINE_ASSIGN_OR_RETURN(const std::optional<RequestFloor> floor, ReadFloor(store, client_id));
+  return std::optional<uint64_t>(std::max(highest, floor.has_value() ? floor->sequence : 0));
 }
 
 namespace {

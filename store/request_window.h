@@ -68,6 +68,9 @@ class RequestUpdates {
 // What is known of a request id at `applied`.
 absl::StatusOr<RequestLookup> FindRequest(Store& store, absl::string_view client_id, uint64_t sequence, Lsn applied);
 
+// As StateStore::HighestRequest.
+absl::StatusOr<std::optional<uint64_t>> HighestRequest(Store& store, absl::string_view client_id, uint64_t from);
+
 // The whole window as one byte string (docs/formats/state_v1.md, section "Reserved keys").
 absl::StatusOr<std::string> EncodeRequestWindow(const StoreSnapshot& snapshot);
 

@@ -189,6 +189,10 @@ absl::StatusOr<RequestLookup> StateStore::LookupRequest(absl::string_view client
   return FindRequest(*store_, client_id, sequence, applied().lsn);
 }
 
+absl::StatusOr<std::optional<uint64_t>> StateStore::HighestRequest(absl::string_view client_id, uint64_t from) {
+  return towline::HighestRequest(*store_, client_id, from);
+}
+
 absl::StatusOr<std::vector<StateStore::DueExpiry>> StateStore::DueExpiries(uint64_t now_ms, size_t limit) {
   return impl_->expiry.Due(now_ms, limit);
 }

@@ -140,6 +140,10 @@ class StateStore {
 
   absl::StatusOr<RequestLookup> LookupRequest(absl::string_view client_id, uint64_t sequence);
 
+  // A sequence from `from` on above which no request of the client is in the window or was evicted; nullopt: there are
+  // too many above `from` to look through.
+  absl::StatusOr<std::optional<uint64_t>> HighestRequest(absl::string_view client_id, uint64_t from);
+
   // Up to `limit` entries with expire_at_ms <= now_ms, oldest expiry first. Stale index entries are skipped, and
   // forgotten by a later Apply. `modified_lsn` tells which version of the key it is.
   struct DueExpiry {

@@ -57,6 +57,29 @@ TEST_F(BenchTest, GetFillsTheKeySpaceFirst) {
   EXPECT_EQ(server_.state().entries.size(), 100u);
 }
 
+TEST_F(BenchTest, TheLibraryWritesOneByOneInBatchesAndReads) {
+  for (const std::string mode : {"unary", "stream", "get"}) {
+    const VerbResult result = Bench({"--library", "--mode", mode, "--in-flight", "3", "--threads", "2", "--batch", "10",
+                                     "--streams", "2", "--no-ceiling", "-o", "json"});
+    ASSERT_EQ(result.code, 0) << mode << ": " << result.err;
+    const Json json = result.json();
+    EXPECT_GT(json["records"], 0) << mode;
+    EXPECT_EQ(json["records"], json["calls"]) << mode;
+    EXPECT_EQ(json["errors"], 0) << mode;
+    EXPECT_EQ(json["library"], true);
+    EXPECT_EQ(json["primary_moved"], false);
+  }
+  MutexLock lock(&server_.state().mutex);
+  EXPECT_EQ(server_.state().entries.size(), 100u);
+  EXPECT_EQ(server_.state().entries.begin()->second.value().size(), 256u);
+}
+
+TEST_F(BenchTest, TheLibraryHasNoPingAndNoThreadForEachOfManyCalls) {
+  EXPECT_THAT(Bench({"--library", "--mode", "ping"}).err, HasSubstr("--library goes with"));
+  EXPECT_THAT(Bench({"--library", "--watch-replicas"}).err, HasSubstr("--library goes with"));
+  EXPECT_THAT(Bench({"--library", "--in-flight", "5000"}).err, HasSubstr("at most 4096"));
+}
+
 TEST_F(BenchTest, PingNeedsNoCeiling) { EXPECT_THAT(Bench({"--mode", "ping"}).out, HasSubstr("throughput")); }
 
 TEST_F(BenchTest, ReplicasAreWatchedUntilTheyCatchUp) {

@@ -91,6 +91,31 @@ class ClientLibraryTest(NodeTest):
         p1, r1 = self.cluster(replicas=1)
         self.assertEqual(run(self.program("session"), p1.endpoint, r1.endpoint, 200), "read every write\n")
 
+    def check_bench_over_a_switchover(self, mode):
+        p1, r1 = self.cluster(replicas=1)
+        p1.wait(lambda status: len(status["members"]) == 2, "members")
+        ends = []
+        bench = threading.Thread(target=lambda: ends.append(harness.towctl(
+            "--endpoint", f"{p1.endpoint},{r1.endpoint}", "bench", "--library", "--mode", mode, "--in-flight", "8",
+            "--warmup", "100ms", "--seconds", f"{int(4 * SLOW)}s", "--no-ceiling", "-o", "json", check=False,
+            timeout=120.0)))
+        bench.start()
+        written = p1.status()["wal"]["durable_lsn"] + 100
+        p1.wait(lambda status: status["wal"]["durable_lsn"] > written or ends, "the bench writes")
+        p1.towctl("switchover", "--to", "r1")
+        switched = r1.wait_state("writable")["wal"]["durable_lsn"]
+        r1.wait(lambda status: status["wal"]["durable_lsn"] > switched + 100 or ends, "the bench goes on")
+        bench.join()
+        self.assertEqual(ends[0].returncode, 0, ends[0].stderr)
+        report = json.loads(ends[0].stdout)
+        self.assertEqual((report["errors"], report["primary_moved"]), (0, True), report)
+
+    def test_bench_follows_a_switchover(self):
+        self.check_bench_over_a_switchover("unary")
+
+    def test_bench_with_a_batcher_follows_a_switchover(self):
+        self.check_bench_over_a_switchover("stream")
+
     def check_kills(self, kind):
         p1, r1 = self.cluster(replicas=1)
         writer = Writer(self.program("writer"), [r1.endpoint, p1.endpoint], kind, SECONDS * repetitions(1, 10))

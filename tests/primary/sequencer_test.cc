@@ -1,13 +1,12 @@
 // Tests of the write path up to the log: intake, overlay, sequencer, expiry.
 //
-// Goal     Conditions, request ids and expiries are decided as if every record before had been applied already, and
-//          nothing is answered before it is appended and applied.
+// Goal     Conditions and expiries are decided as if every record before had been applied already, and nothing is
+//          answered before it is appended and applied. Request ids: sequencer_requests_test.cc.
 // Method   A group sink that a test holds back and releases, real state over MemoryStore, SimExecutor and FakeClock.
 //          The random test compares outcomes with a plain map that decides one record after the other.
 
 #include "primary/sequencer.h"
 
-#include <deque>
 #include <map>
 #include <memory>
 #include <optional>
@@ -20,9 +19,7 @@
 #include "gtest/gtest.h"
 #include "primary/expirer.h"
 #include "primary/write_intake.h"
-#include "store/memory_store.h"
-#include "tests/support/fake_clock.h"
-#include "tests/support/sim_executor.h"
+#include "tests/primary/sequencer_fixture.h"
 #include "tests/support/status_matchers.h"
 #include "towline/v1/change.pb.h"
 #include "towline/v1/kv_service.pb.h"
@@ -30,179 +27,19 @@
 namespace towline {
 namespace {
 
-using test::FakeClock;
+using test::Delete;
+using test::DeleteRange;
+using test::IfExists;
+using test::IfModified;
 using test::IsOk;
+using test::kTerm;
+using test::kTermId;
+using test::Put;
 using test::ReasonIs;
-using test::SimExecutor;
+using test::SequencerTest;
+using test::TestJob;
+using test::WithId;
 using ::testing::ElementsAre;
-
-constexpr Term kTerm = 3;
-constexpr uint64_t kTermId = 77;
-
-// Appends at once, applies when told.
-class HeldSink final : public GroupSink {
- public:
-  explicit HeldSink(StateStore& state) : state_(state) {}
-
-  wal::LogEnd End() override { return end_; }
-
-  absl::Status AppendAndApply(std::shared_ptr<wal::FrameGroup> group, std::function<void()> done) override {
-    if (group != nullptr && !next_error_.ok()) return std::exchange(next_error_, absl::OkStatus());
-    if (group != nullptr) {
-      EXPECT_EQ(group->before.lsn, end_.lsn);
-      end_ = group->after;
-      ++groups_;
-    }
-    pending_.push_back({std::move(group), std::move(done)});
-    if (!held_) Release();
-    return absl::OkStatus();
-  }
-
-  bool Stuck() override { return stuck_; }
-
-  void Hold() { held_ = true; }
-  // What is held will not be applied any more.
-  void GetStuck() { stuck_ = true; }
-  void Drop() { pending_.clear(); }
-  void FailNext(absl::Status error) { next_error_ = std::move(error); }
-  void Release() {
-    held_ = false;
-    while (!pending_.empty()) ApplyOne();
-  }
-  void ApplyOne() {
-    const auto [group, done] = std::move(pending_.front());
-    pending_.pop_front();
-    if (group != nullptr) {
-      std::vector<ApplyRecord> records;
-      for (size_t i = 0; i < group->frames.size(); ++i) {
-        const auto frame = wal::DecodeShipped(group->shipped(i));
-        ASSERT_THAT(frame.status(), IsOk());
-        records.push_back({Position{frame->header.term, kTermId, frame->header.lsn, frame->chain()}, frame->payload});
-      }
-      ASSERT_THAT(state_.Apply(records), IsOk());
-    }
-    done();
-  }
-  int groups() const { return groups_; }
-
- private:
-  StateStore& state_;
-  wal::LogEnd end_;
-  bool held_ = false;
-  bool stuck_ = false;
-  int groups_ = 0;
-  absl::Status next_error_;
-  std::deque<std::pair<std::shared_ptr<wal::FrameGroup>, std::function<void()>>> pending_;
-};
-
-// A job of one request, whose outcome lands in `*out`.
-class TestJob final : public WriteJob {
- public:
-  TestJob(v1::WriteRequest request, uint64_t now_ms, std::optional<WriteOutcome>* out)
-      : request_(std::move(request)), out_(out) {
-    EXPECT_THAT(BuildWriteRecord(request_, now_ms, kRecordSizeMaxDefault, &records.emplace_back()), IsOk());
-  }
-  void OnDone(std::unique_ptr<WriteJob> self) override {
-    EXPECT_FALSE(out_->has_value()) << "answered twice";
-    *out_ = records[0].outcome;
-    self.reset();
-  }
-
- private:
-  const v1::WriteRequest request_;
-  std::optional<WriteOutcome>* const out_;
-};
-
-v1::WriteRequest Put(const std::string& key, const std::string& value, uint64_t expire_at_ms = 0) {
-  v1::WriteRequest request;
-  v1::Put* put = request.add_operations()->mutable_put();
-  put->set_key(key);
-  put->set_value(value);
-  put->set_expire_at_ms(expire_at_ms);
-  return request;
-}
-
-v1::WriteRequest Delete(const std::string& key) {
-  v1::WriteRequest request;
-  request.add_operations()->mutable_delete_()->set_key(key);
-  return request;
-}
-
-v1::WriteRequest DeleteRange(const std::string& begin, const std::string& end) {
-  v1::WriteRequest request;
-  request.add_operations()->mutable_delete_range()->set_begin(begin);
-  request.mutable_operations(0)->mutable_delete_range()->set_end(end);
-  return request;
-}
-
-v1::WriteRequest IfExists(v1::WriteRequest request, const std::string& key, bool exists) {
-  v1::Condition* condition = request.add_conditions();
-  condition->set_key(key);
-  condition->set_exists(exists);
-  return request;
-}
-
-v1::WriteRequest IfModified(v1::WriteRequest request, const std::string& key, Lsn lsn) {
-  v1::Condition* condition = request.add_conditions();
-  condition->set_key(key);
-  condition->set_modified_lsn(lsn);
-  return request;
-}
-
-v1::WriteRequest WithId(v1::WriteRequest request, const std::string& client, uint64_t sequence) {
-  request.mutable_request_id()->set_client_id(client);
-  request.mutable_request_id()->set_sequence(sequence);
-  return request;
-}
-
-class SequencerTest : public ::testing::Test {
- protected:
-  SequencerTest() {
-    auto store = stores_.Open("db");
-    EXPECT_THAT(store.status(), IsOk());
-    auto state = StateStore::Open(*std::move(store));
-    EXPECT_THAT(state.status(), IsOk());
-    state_ = *std::move(state);
-    sink_ = std::make_unique<HeldSink>(*state_);
-    MakeSequencer({});
-  }
-  ~SequencerTest() override {
-    sink_->Release();
-    executor_.RunUntilIdle();
-    sequencer_->Stop();
-  }
-
-  void MakeSequencer(SequencerOptions options) {
-    sequencer_.reset();
-    sequencer_ = std::make_unique<Sequencer>(*sink_, *state_, executor_, clock_, kTerm, kTermId, options,
-                                             [this](absl::Status status) { fatal_ = std::move(status); });
-  }
-
-  uint64_t NowMs() const { return static_cast<uint64_t>(clock_.WallMicros()) / 1000; }
-
-  // Queues a request; its outcome appears in outcomes_[index].
-  size_t Submit(v1::WriteRequest request) {
-    outcomes_.emplace_back();
-    std::unique_ptr<WriteJob> job = std::make_unique<TestJob>(std::move(request), NowMs(), &outcomes_.back());
-    EXPECT_THAT(sequencer_->Submit(&job), IsOk());
-    return outcomes_.size() - 1;
-  }
-  WriteOutcome Write(v1::WriteRequest request) {
-    const size_t index = Submit(std::move(request));
-    executor_.RunUntilIdle();
-    EXPECT_TRUE(outcomes_[index].has_value());
-    return outcomes_[index].value_or(WriteOutcome{});
-  }
-
-  FakeClock clock_;
-  SimExecutor executor_{&clock_};
-  MemoryStoreFactory stores_;
-  std::unique_ptr<StateStore> state_;
-  std::unique_ptr<HeldSink> sink_;
-  std::unique_ptr<Sequencer> sequencer_;
-  absl::Status fatal_;
-  std::deque<std::optional<WriteOutcome>> outcomes_;
-};
 
 TEST_F(SequencerTest, RecordsGetConsecutiveLsnsOfTheTerm) {
   const WriteOutcome first = Write(Put("a", "1"));
@@ -361,22 +198,6 @@ TEST_F(SequencerTest, ConditionsSeeDeleteRangesInFlight) {
   EXPECT_THAT(outcomes_[b].value().status, ReasonIs("condition_failed"));
   EXPECT_THAT(outcomes_[c].value().status, ReasonIs("condition_failed"));
   EXPECT_THAT(outcomes_[again].value().status, IsOk());
-}
-
-TEST_F(SequencerTest, ARequestIdIsWrittenOnceInFlightAndAfterwards) {
-  sink_->Hold();
-  const size_t first = Submit(WithId(Put("a", "1"), "c1", 5));
-  const size_t retry = Submit(WithId(Put("a", "1"), "c1", 5));
-  executor_.RunUntilIdle();
-  sink_->Release();
-  EXPECT_FALSE(outcomes_[first].value().duplicate);
-  EXPECT_TRUE(outcomes_[retry].value().duplicate);
-  EXPECT_EQ(outcomes_[retry].value().position.lsn, 1u);
-  const WriteOutcome late = Write(WithId(Put("a", "1"), "c1", 5));
-  EXPECT_TRUE(late.duplicate);
-  EXPECT_EQ(late.position.lsn, 1u);
-  EXPECT_FALSE(Write(WithId(Put("a", "1"), "c1", 6)).duplicate);
-  EXPECT_EQ(sink_->End().lsn, 2u);
 }
 
 TEST_F(SequencerTest, AFullDiskRefusesTheGroupAndLeavesNoTraceOfIt) {

@@ -287,6 +287,25 @@ TEST_F(StateTest, ARequestIsKnownByClientAndSequence) {
   EXPECT_EQ(Lookup("b", 5), Outcome::kNew);
 }
 
+TEST_F(StateTest, TheHighestRequestIsThatOfTheClientAlone) {
+  for (const uint64_t sequence : {7, 300, 65536}) {
+    ApplyFrom(ChangeBuilder().Put("k", "v").Request("a", sequence).Encode());
+    ApplyFrom(ChangeBuilder().Put("k", "v").Request("a-b", sequence + 1'000'000).Encode());
+  }
+  EXPECT_THAT(state_->HighestRequest("a", 1), IsOkAndHolds(std::optional<uint64_t>(65536)));
+  EXPECT_THAT(state_->HighestRequest("a", 65536), IsOkAndHolds(std::optional<uint64_t>(65536)));
+  EXPECT_THAT(state_->HighestRequest("a", 65537), IsOkAndHolds(std::optional<uint64_t>(65537)));
+  EXPECT_THAT(state_->HighestRequest("b", 5), IsOkAndHolds(std::optional<uint64_t>(5)));
+  for (uint64_t i = 0; i < 1024; ++i) ApplyFrom(ChangeBuilder().Put("k", "v").Request("many", 10 + i).Encode());
+  EXPECT_THAT(state_->HighestRequest("many", 10), IsOkAndHolds(std::optional<uint64_t>(1033)));
+  ApplyFrom(ChangeBuilder().Put("k", "v").Request("many", 9).Encode());
+  EXPECT_THAT(state_->HighestRequest("many", 9), IsOkAndHolds(std::optional<uint64_t>()));
+
+  // What was evicted counts.
+  ApplyFrom("", kRequestWindow + kRequestEvictionInterval);
+  EXPECT_THAT(state_->HighestRequest("a", 1), IsOkAndHolds(std::optional<uint64_t>(65536)));
+}
+
 TEST_F(StateTest, ARequestIsTooOldExactlyBehindTheWindow) {
   ApplyFrom(ChangeBuilder().Put("k", "v").Request("a", 5).Encode());
   ApplyFrom("", kRequestWindow);
