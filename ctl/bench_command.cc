@@ -181,7 +181,11 @@ absl::Status Bench::Measure() {
   if (options_.watch_replicas) watch = std::make_unique<ReplicaWatch>(*client_);
   if (options_.library) {
     TOWLINE_ASSIGN_OR_RETURN(report_.load, RunLibraryLoad(load, MakeLibraryLoad()));
-    if (FindPrimaryAgain(); report_.primary_moved) return absl::OkStatus();
+    FindPrimaryAgain();
+    if (report_.primary_moved) {
+      report_.commit_after = report_.commit_before;
+      return absl::OkStatus();
+    }
   } else if (streaming()) {
     report_.load = RunStreamLoad(load);
   } else {

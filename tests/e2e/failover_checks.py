@@ -25,6 +25,10 @@ class FailoverTest(NodeTest):
         for node in nodes[1:]:
             node.wait_slot("c1", lambda slot: slot["origin"] == "n1", "a copy")
             node.wait(lambda status: len(status["members"]) == count, "members")
+        # Who comes back can rewind. With a snapshot from another replica it would be no member before a primary names
+        # it again, and could not stand in for a primary that is dead.
+        for node in nodes:
+            node.wait(lambda status: status["rewind"]["checkpoint_lsns"], "its first rewind checkpoint")
         return nodes
 
     def recorder(self, nodes, replicated=2, local=0, consumers=1):
