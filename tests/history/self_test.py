@@ -8,6 +8,7 @@ import random
 import subprocess
 import sys
 import tempfile
+import types
 import unittest
 
 import bad_histories
@@ -201,6 +202,25 @@ class SelfTest(unittest.TestCase):
             self.assertEqual(violations(events), [], f"seed {seed}")
             promotions += sum(each["event"] == "promotion" for each in events)
         self.assertGreaterEqual(promotions, GOOD)
+
+    def test_the_beginning_of_a_term_that_was_given_up_whole(self):
+        """A consumer may have seen it; but not if nobody was promoted to that term, or if the term goes on."""
+        def record(lsn, term):
+            return types.SimpleNamespace(lsn=lsn, term=term, puts=[], place=(term, lsn))
+
+        def ghosts(promotions, timeline):
+            history = types.SimpleNamespace(
+                logs={}, quarantined={}, reads=[], timeline=timeline, by_lsn={each.lsn: each for each in timeline},
+                promotions=[{"ok": ok, "term": term} for term, ok in promotions],
+                sessions={1: types.SimpleNamespace(process="c1", records=[record(1, 1), record(2, 3)])})
+            return [each.check for each in checks.ghosts(history)]
+
+        given_up = [record(1, 1), record(2, 2), record(3, 4)]
+        goes_on = [record(1, 1), record(2, 2), record(3, 3)]
+        self.assertEqual(ghosts([(2, True), (3, True), (4, True)], given_up), [])
+        self.assertEqual(ghosts([(2, True), (3, False), (4, True)], given_up), ["C8"])
+        self.assertEqual(ghosts([(2, True), (4, True)], given_up), ["C8"])
+        self.assertEqual(ghosts([(2, True), (3, True)], goes_on), ["C8"])
 
     def test_mutations(self):
         rng = random.Random(1)
