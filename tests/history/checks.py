@@ -234,9 +234,12 @@ def ghosts(history):
         if read.value not in final and places[read.value]:
             yield Violation("C8", f"{read} returned what is only at {short(sorted(places[read.value]))}, which is discarded")
     # A primary may die before anybody has the beginning of its term: its whole line is discarded then, by a promotion
-    # that goes on from an older one. Its consumers have seen that beginning, as they see all that is durable there.
+    # that goes on from an older one. Its consumers have seen that beginning, as they see all that is durable there, and
+    # quarantine holds it.
     kept = {record.term for record in history.timeline}
-    given_up = {promotion["term"] for promotion in history.promotions if promotion["ok"]} - kept
+    promoted = {promotion["term"] for promotion in history.promotions if promotion["ok"]}
+    given_up = {record.place for records in history.quarantined.values() for record in records
+                if record.term in promoted - kept}
     for session in history.sessions.values():
         highest = 0
         for record in session.records:
@@ -245,7 +248,7 @@ def ghosts(history):
                 break
             highest = max(highest, record.term)
             final_record = history.by_lsn.get(record.lsn)
-            if final_record is not None and final_record.term < record.term and record.term not in given_up:
+            if final_record is not None and final_record.term < record.term and record.place not in given_up:
                 yield Violation("C8", f"{session.process} received LSN {record.lsn} of term {record.term}, the final "
                                 f"timeline has it of term {final_record.term}")
                 break

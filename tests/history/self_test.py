@@ -208,9 +208,9 @@ class SelfTest(unittest.TestCase):
         def record(lsn, term):
             return types.SimpleNamespace(lsn=lsn, term=term, puts=[], place=(term, lsn))
 
-        def ghosts(promotions, timeline):
+        def ghosts(promotions, timeline, quarantined=(record(2, 3),)):
             history = types.SimpleNamespace(
-                logs={}, quarantined={}, reads=[], timeline=timeline, by_lsn={each.lsn: each for each in timeline},
+                logs={}, quarantined={"n1": quarantined}, reads=[], timeline=timeline, by_lsn={each.lsn: each for each in timeline},
                 promotions=[{"ok": ok, "term": term} for term, ok in promotions],
                 sessions={1: types.SimpleNamespace(process="c1", records=[record(1, 1), record(2, 3)])})
             return [each.check for each in checks.ghosts(history)]
@@ -220,6 +220,7 @@ class SelfTest(unittest.TestCase):
         self.assertEqual(ghosts([(2, True), (3, True), (4, True)], given_up), [])
         self.assertEqual(ghosts([(2, True), (3, False), (4, True)], given_up), ["C8"])
         self.assertEqual(ghosts([(2, True), (4, True)], given_up), ["C8"])
+        self.assertEqual(ghosts([(2, True), (3, True), (4, True)], given_up, quarantined=()), ["C8"])
         self.assertEqual(ghosts([(2, True), (3, True)], goes_on), ["C8"])
 
     def test_mutations(self):
