@@ -18,6 +18,12 @@ std::string StoreDirectory(const std::string& data_directory, uint64_t number) {
 std::string CheckpointsDirectory(const std::string& data_directory, uint64_t number) {
   return JoinPath(GenerationDirectory(data_directory, number), "checkpoints");
 }
+std::string SnapshotsDirectory(const std::string& data_directory, uint64_t number) {
+  return JoinPath(GenerationDirectory(data_directory, number), "snapshots");
+}
+std::string ArrivingFilesDirectory(const std::string& data_directory, uint64_t number) {
+  return JoinPath(GenerationDirectory(data_directory, number), "files");
+}
 std::string QuarantineDirectory(const std::string& data_directory) { return JoinPath(data_directory, "quarantine"); }
 
 absl::Status MakeDirectoryDurably(FileSystem& fs, const std::string& parent, absl::string_view name) {

@@ -20,6 +20,10 @@ std::string GenerationDirectory(const std::string& data_directory, uint64_t numb
 std::string WalDirectory(const std::string& data_directory, uint64_t number);
 std::string StoreDirectory(const std::string& data_directory, uint64_t number);
 std::string CheckpointsDirectory(const std::string& data_directory, uint64_t number);
+// Of file snapshots, while they are sent; of a generation that is live.
+std::string SnapshotsDirectory(const std::string& data_directory, uint64_t number);
+// Of files that arrive; of a generation that is being loaded.
+std::string ArrivingFilesDirectory(const std::string& data_directory, uint64_t number);
 std::string QuarantineDirectory(const std::string& data_directory);
 
 // Creates the directory `name` in `parent`, unless it is there, and makes its name durable.

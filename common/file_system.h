@@ -18,6 +18,8 @@
 
 namespace towline {
 
+inline constexpr size_t kDirectAlignment = 4096;
+
 // An open file; closed by the destructor. Position-less.
 // Threads: calls on one file may overlap, as pread and pwrite do.
 class File {
@@ -43,13 +45,17 @@ class File {
   // Lets the kernel forget what it has cached of the file and need not write back, so that the next read comes from the
   // disk. A hint.
   virtual void DropCache() = 0;
+
+  // From now on writes go past what the kernel caches, as far as offset, memory and size are multiples of
+  // kDirectAlignment: for large files that must not push out what is read. A hint, before other calls may overlap.
+  virtual void WriteDirectly() {}
 };
 
 enum class OpenMode {
-  kRead,             // must exist
-  kReadWrite,        // must exist
-  kCreate,           // must not exist; read and write
-  kCreateOrOpen,     // read and write
+  kRead,          // must exist
+  kReadWrite,     // must exist
+  kCreate,        // must not exist; read and write
+  kCreateOrOpen,  // read and write
 };
 
 struct SpaceInfo {

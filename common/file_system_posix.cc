@@ -30,7 +30,10 @@ auto Uninterrupted(F call) {
 class PosixFile : public File {
  public:
   PosixFile(int fd, std::string path) : fd_(fd), path_(std::move(path)) {}
-  ~PosixFile() override { ::close(fd_); }
+  ~PosixFile() override {
+    if (direct_fd_ >= 0) ::close(direct_fd_);
+    ::close(fd_);
+  }
   PosixFile(const PosixFile&) = delete;
   PosixFile& operator=(const PosixFile&) = delete;
 
@@ -48,8 +51,15 @@ class PosixFile : public File {
 
   absl::Status WriteAt(uint64_t offset, absl::string_view data) override {
     while (!data.empty()) {
-      const ssize_t put =
-          Uninterrupted([&] { return ::pwrite(fd_, data.data(), data.size(), static_cast<off_t>(offset)); });
+      const size_t direct = DirectSize(offset, data);
+      ssize_t put = Uninterrupted([&] {
+        return ::pwrite(direct > 0 ? direct_fd_ : fd_, data.data(), direct > 0 ? direct : data.size(),
+                        static_cast<off_t>(offset));
+      });
+      if (put < 0 && errno == EINVAL && direct > 0) {
+        // Not on this file system, or not in such blocks.
+        put = Uninterrupted([&] { return ::pwrite(fd_, data.data(), data.size(), static_cast<off_t>(offset)); });
+      }
       if (put < 0) return FileError(errno, "write", path_);
       if (put == 0) return FileError(EIO, "write", path_);
       data.remove_prefix(static_cast<size_t>(put));
@@ -76,9 +86,20 @@ class PosixFile : public File {
     return Checked("flock", [&] { return ::flock(fd_, LOCK_EX | LOCK_NB); });
   }
 
+  void WriteDirectly() override {
+    if (direct_fd_ < 0) direct_fd_ = ::open(path_.c_str(), O_WRONLY | O_DIRECT | O_CLOEXEC);
+  }
+
   void DropCache() override { (void)::posix_fadvise(fd_, 0, 0, POSIX_FADV_DONTNEED); }
 
  private:
+  // So many bytes from the beginning of `data` can be written directly.
+  size_t DirectSize(uint64_t offset, absl::string_view data) const {
+    const bool aligned =
+        offset % kDirectAlignment == 0 && reinterpret_cast<uintptr_t>(data.data()) % kDirectAlignment == 0;
+    return direct_fd_ >= 0 && aligned ? data.size() / kDirectAlignment * kDirectAlignment : 0;
+  }
+
   template <typename F>
   absl::Status Checked(absl::string_view operation, F call) {
     return Uninterrupted(call) == 0 ? absl::OkStatus() : FileError(errno, operation, path_);
@@ -86,6 +107,7 @@ class PosixFile : public File {
 
   const int fd_;
   const std::string path_;
+  int direct_fd_ = -1;  // for WriteDirectly
 };
 
 int OpenFlags(OpenMode mode) {

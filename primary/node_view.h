@@ -11,6 +11,7 @@
 
 #include "absl/strings/string_view.h"
 
+#include "common/file_system.h"
 #include "common/types.h"
 #include "primary/commit_level.h"
 #include "slots/slot_table.h"
@@ -46,6 +47,13 @@ struct HeartbeatInfo {
   int64_t made_micros = 0;  // this node's monotonic clock when it was made or arrived
 };
 
+// Where snapshots of a store's files are made, and what they are (StoreFactory::file_form).
+struct FileSnapshotPlace {
+  FileSystem& fs;
+  std::string directory;
+  std::string form;
+};
+
 // One open generation: a log and the state that belongs to it. The parts live as long as the object.
 class LogAndState {
  public:
@@ -54,6 +62,8 @@ class LogAndState {
   virtual wal::Spool& spool() = 0;
   virtual StateStore& state() = 0;
   virtual Applier& applier() = 0;
+  // nullopt = the store's files are not sent.
+  virtual std::optional<FileSnapshotPlace> file_snapshots() const { return std::nullopt; }
 };
 
 // What an exact replica, on a slot of its own, has confirmed on its session.

@@ -127,6 +127,17 @@ absl::StatusOr<ResumeRequest> DecodeStart(const v1::PullStart& start) {
   return request;
 }
 
+absl::StatusOr<FileOffer> DecodeOffer(const v1::FetchSnapshotRequest& request) {
+  FileOffer offer;
+  offer.form = request.file_form();
+  offer.snapshot_id = request.held_snapshot_id();
+  for (const v1::SnapshotFile& file : request.held()) {
+    if (file.name().empty() || file.held_bytes() == 0) return Invalid("a file that is held has no name, or no bytes");
+    offer.held.push_back({file.name(), file.held_bytes(), file.held_crc32c()});
+  }
+  return offer;
+}
+
 void EncodeStarted(const Plan& plan, const NodeView& node, const LogFacts& log, v1::PullStarted* started) {
   started->set_decision(EncodeDecision(plan.decision));
   started->set_reason(plan.reason);

@@ -9,6 +9,7 @@
 #include "absl/status/statusor.h"
 
 #include "common/types.h"
+#include "primary/file_snapshot.h"
 #include "primary/node_view.h"
 #include "primary/resync_planner.h"
 #include "slots/slot_copies.h"
@@ -24,6 +25,9 @@ inline constexpr size_t kAddressSizeMax = 1024;
 // invalid_name | invalid_start. Of a start of another protocol version only that version, the name and the kind
 // are taken.
 absl::StatusOr<ResumeRequest> DecodeStart(const v1::PullStart& start);
+
+// INVALID_ARGUMENT, reason invalid_start.
+absl::StatusOr<FileOffer> DecodeOffer(const v1::FetchSnapshotRequest& request);
 
 // INVALID_ARGUMENT, reason invalid_start.
 absl::StatusOr<ResumeCursor> DecodeCursor(const v1::SnapshotCursor& from);

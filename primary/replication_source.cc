@@ -33,12 +33,13 @@ std::unique_ptr<PullSession> ReplicationSourceImpl::NewPullSession(std::function
 absl::StatusOr<std::unique_ptr<SnapshotSession>> ReplicationSourceImpl::NewSnapshotSession(
     const v1::FetchSnapshotRequest& request, std::function<void()> wake) {
   TOWLINE_ASSIGN_OR_RETURN(const ResumeRequest decoded, DecodeStart(request.start()));
+  TOWLINE_ASSIGN_OR_RETURN(FileOffer offer, DecodeOffer(request));
   double growth = 0;
   {
     MutexLock lock(&mutex_);
     if (const auto rates = rates_.append().rates(); rates.has_value()) growth = rates->per_second_1m;
   }
-  return StartSnapshot(core_, decoded, growth, std::move(wake));
+  return StartSnapshot(core_, decoded, std::move(offer), growth, std::move(wake));
 }
 
 absl::StatusOr<std::unique_ptr<SnapshotSession>> ReplicationSourceImpl::NewSaveSession(

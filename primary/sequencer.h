@@ -63,7 +63,9 @@ struct SequencerStats {
 // Threads: all methods from any thread.
 class Sequencer {
  public:
-  // `term` and `term_id` are those of the records it writes. `on_fatal` is called once when the log has failed.
+  // `term` and `term_id` are those of the records it writes. `state` shows all records of the log that carry a request
+  // id: what it does not know of a client now is taken for never written. `on_fatal` is called once when the log has
+  // failed.
   Sequencer(GroupSink& sink, StateStore& state, Executor& executor, Clock& clock, Term term, uint64_t term_id,
             SequencerOptions options, std::function<void(absl::Status)> on_fatal);
   ~Sequencer();

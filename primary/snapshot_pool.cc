@@ -56,11 +56,12 @@ SharedSnapshotPtr SnapshotPool::Find(uint64_t id) {
   return nullptr;
 }
 
-SharedSnapshotPtr SnapshotPool::Newest(uint64_t data_generation, Lsn lsn, bool young) {
+SharedSnapshotPtr SnapshotPool::Newest(SnapshotForm form, uint64_t data_generation, Lsn lsn, bool young) {
   MutexLock lock(&mutex_);
   for (auto it = entries_.rbegin(); it != entries_.rend(); ++it) {
     const SharedSnapshot& snapshot = *it->snapshot;
-    if (snapshot.live->number() != data_generation || snapshot.meta.position.lsn < lsn) continue;
+    if (snapshot.form() != form || snapshot.live->number() != data_generation || snapshot.meta.position.lsn < lsn)
+      continue;
     if (IsExpired(snapshot)) continue;
     if (young && clock_.MonotonicMicros() - snapshot.made_micros > options_.join_micros) continue;
     return it->snapshot;
@@ -82,19 +83,34 @@ absl::Status SnapshotPool::Full() const {
   return Limit(absl::StrCat(options_.snapshots_max, " snapshots are live, and none of them may be joined any more"));
 }
 
-absl::StatusOr<SharedSnapshotPtr> SnapshotPool::Make(std::shared_ptr<LogAndState> live, SnapshotMeta meta,
-                                                     const History& history) {
+absl::Status SnapshotPool::Fill(SnapshotForm form, LogAndState& live, SharedSnapshot* snapshot) {
+  const StoreStats stats = live.state().store().Stats();
+  snapshot->meta.estimated_keys = stats.estimated_keys;
+  if (form == SnapshotForm::kRdb) {
+    TOWLINE_ASSIGN_OR_RETURN(snapshot->state, live.state().Snapshot());
+    snapshot->meta.position = snapshot->state->position();
+    snapshot->estimated_bytes = stats.disk_bytes;
+    return absl::OkStatus();
+  }
+  const std::optional<FileSnapshotPlace> place = live.file_snapshots();
+  if (!place.has_value()) return absl::FailedPreconditionError("the files of this store are not sent");
+  TOWLINE_ASSIGN_OR_RETURN(
+      snapshot->files,
+      FileSnapshot::Make(place->fs, live.state(), JoinPath(place->directory, absl::StrCat(absl::Hex(snapshot->id)))));
+  snapshot->meta.position = snapshot->files->position();
+  snapshot->estimated_bytes = snapshot->files->bytes();
+  return absl::OkStatus();
+}
+
+absl::StatusOr<SharedSnapshotPtr> SnapshotPool::Make(SnapshotForm form, std::shared_ptr<LogAndState> live,
+                                                     SnapshotMeta meta, const History& history) {
   auto snapshot = std::make_shared<SharedSnapshot>();
-  TOWLINE_ASSIGN_OR_RETURN(snapshot->state, live->state().Snapshot());
-  const StoreStats stats = live->state().store().Stats();
-  meta.position = snapshot->state->position();
-  meta.history = CutAt(history, meta.position.lsn);
-  meta.created_unix_s = static_cast<uint64_t>(clock_.WallMicros()) / 1'000'000;
-  meta.estimated_keys = stats.estimated_keys;
   snapshot->id = NewId(rng_);
-  snapshot->live = std::move(live);
   snapshot->meta = std::move(meta);
-  snapshot->estimated_bytes = stats.disk_bytes;
+  TOWLINE_RETURN_IF_ERROR(Fill(form, *live, snapshot.get()));
+  snapshot->live = std::move(live);
+  snapshot->meta.history = CutAt(history, snapshot->meta.position.lsn);
+  snapshot->meta.created_unix_s = static_cast<uint64_t>(clock_.WallMicros()) / 1'000'000;
   snapshot->made_micros = clock_.MonotonicMicros();
   MutexLock lock(&mutex_);
   entries_.push_back({snapshot, snapshot->made_micros});
@@ -163,8 +179,10 @@ SnapshotPoolStatus SnapshotPool::Status() const {
   const SharedSnapshot& oldest = *entries_.front().snapshot;
   status.oldest_seconds = static_cast<double>(clock_.MonotonicMicros() - oldest.made_micros) / 1e6;
   status.oldest_lsn = oldest.meta.position.lsn;
-  const StoreStats stats = entries_.back().snapshot->live->state().store().Stats();
-  status.pinned_bytes = stats.pinned_bytes;
+  status.pinned_bytes = entries_.back().snapshot->live->state().store().Stats().pinned_bytes;
+  for (const Entry& entry : entries_) {
+    if (entry.snapshot->files != nullptr) status.pinned_bytes += entry.snapshot->files->PinnedBytes();
+  }
   return status;
 }
 

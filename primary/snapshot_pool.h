@@ -20,6 +20,7 @@
 #include "common/clock.h"
 #include "common/mutex.h"
 #include "common/rng.h"
+#include "primary/file_snapshot.h"
 #include "primary/node_view.h"
 #include "store/snapshot_codec.h"
 #include "store/state_store.h"
@@ -36,13 +37,17 @@ struct SnapshotPoolOptions {
 };
 
 // One moment of the store.
+// Destruction: the files go before the store that they were linked from.
 struct SharedSnapshot {
   uint64_t id = 0;  // random, never 0
   std::shared_ptr<LogAndState> live;
-  std::shared_ptr<const StateSnapshot> state;
+  std::shared_ptr<const StateSnapshot> state;  // for an RDB stream, or
+  std::unique_ptr<const FileSnapshot> files;   // for the sending of files
   SnapshotMeta meta;
   uint64_t estimated_bytes = 0;  // of its stream
   int64_t made_micros = 0;       // monotonic
+
+  SnapshotForm form() const { return files != nullptr ? SnapshotForm::kFiles : SnapshotForm::kRdb; }
 };
 using SharedSnapshotPtr = std::shared_ptr<const SharedSnapshot>;
 
@@ -69,13 +74,15 @@ class SnapshotPool {
 
   // The live one with this id; nullptr if it is gone.
   SharedSnapshotPtr Find(uint64_t id) TOWLINE_EXCLUDES(mutex_);
-  // The newest one of this data generation at `lsn` or behind it; with `young`, only if it may still be joined.
-  SharedSnapshotPtr Newest(uint64_t data_generation, Lsn lsn, bool young) TOWLINE_EXCLUDES(mutex_);
+  // The newest one of this form and data generation at `lsn` or behind it; with `young`, only if it may still be
+  // joined.
+  SharedSnapshotPtr Newest(SnapshotForm form, uint64_t data_generation, Lsn lsn, bool young) TOWLINE_EXCLUDES(mutex_);
   // Whether another one may be made. Gives up those that nobody reads to make room.
   bool HasRoom() TOWLINE_EXCLUDES(mutex_);
-  // Takes one. `meta` needs all but the position and its history, which are those of the snapshot.
-  absl::StatusOr<SharedSnapshotPtr> Make(std::shared_ptr<LogAndState> live, SnapshotMeta meta, const History& history)
-      TOWLINE_EXCLUDES(mutex_);
+  // Takes one. `meta` needs all but the position and its history, which are those of the snapshot. Of files: what is
+  // persisted, copied to the place that `live` names.
+  absl::StatusOr<SharedSnapshotPtr> Make(SnapshotForm form, std::shared_ptr<LogAndState> live, SnapshotMeta meta,
+                                         const History& history) TOWLINE_EXCLUDES(mutex_);
   absl::Status Full() const;  // snapshot_limit, for the snapshots
 
   // Whether a stream must go on from a newer one.
@@ -100,6 +107,7 @@ class SnapshotPool {
     SharedSnapshotPtr snapshot;
     int64_t used_micros = 0;  // when it was last seen in use
   };
+  static absl::Status Fill(SnapshotForm form, LogAndState& live, SharedSnapshot* snapshot);
   void DropUnusedLocked(int64_t used_before_micros, std::list<Entry>* dropped) TOWLINE_REQUIRES(mutex_);
   absl::Status Limit(const std::string& what) const;
 

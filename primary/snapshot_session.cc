@@ -11,7 +11,8 @@ namespace towline {
 
 SnapshotSessionImpl::SnapshotSessionImpl(SourceCore& core, Source source, std::function<void()> wake)
     : core_(core), source_(std::move(source)), wake_(std::move(wake)), started_micros_(core.clock.MonotonicMicros()) {
-  encoder_.emplace(source_.snapshot->state, source_.snapshot->meta, kSnapshotChunkBytes, source_.cursor);
+  body_ = source_.snapshot->form() == SnapshotForm::kFiles ? NewFileBody(source_.snapshot, std::move(source_.held))
+                                                           : NewRdbBody(source_.snapshot, source_.cursor);
   {
     MutexLock lock(&mutex_);
     send_.slot = source_.slot.slot;
@@ -20,7 +21,7 @@ SnapshotSessionImpl::SnapshotSessionImpl(SourceCore& core, Source source, std::f
     send_.keys = source_.cursor.keys;
     send_.bytes = source_.cursor.bytes;
     send_.estimated_bytes = source_.snapshot->estimated_bytes;
-    send_.resumed = source_.cursor.sequence != 0;
+    send_.resumed = source_.how == "resumed" || source_.how == "rolled" || source_.cursor.sequence != 0;
   }
   core_.CountSnapshotStream(source_.how);
   key_ = core_.Register(this);
@@ -38,8 +39,10 @@ NextResult SnapshotSessionImpl::Next(v1::FetchSnapshotResponse* out) {
   }
   if (phase_ == Phase::kOver) return NextResult::kEnd;
   if (phase_ == Phase::kHeader) {
-    TakeHeader(out);
-    return NextResult::kMessage;
+    const absl::Status begun = TakeHeader(out);
+    if (begun.ok()) return NextResult::kMessage;
+    End(begun);
+    return NextResult::kEnd;
   }
   absl::Status taken = CheckSnapshot();
   if (taken.ok()) taken = TakeChunk(out);
@@ -57,9 +60,10 @@ absl::Status SnapshotSessionImpl::CheckSnapshot() const {
                    "ask again: the stream goes on from a newer one");
 }
 
-void SnapshotSessionImpl::TakeHeader(v1::FetchSnapshotResponse* out) {
+absl::Status SnapshotSessionImpl::TakeHeader(v1::FetchSnapshotResponse* out) {
   const SharedSnapshot& snapshot = *source_.snapshot;
   v1::SnapshotHeader* header = out->mutable_header();
+  TOWLINE_RETURN_IF_ERROR(body_->Begin(header));
   EncodePosition(snapshot.meta.cluster_id, source_.position, header->mutable_position());
   EncodePosition(snapshot.meta.cluster_id, snapshot.meta.position, header->mutable_read_position());
   EncodeHistory(source_.history, header->mutable_history());
@@ -68,59 +72,54 @@ void SnapshotSessionImpl::TakeHeader(v1::FetchSnapshotResponse* out) {
   header->set_estimated_bytes(snapshot.estimated_bytes);
   header->set_reason(source_.reason);
   header->set_snapshot_id(snapshot.id);
-  header->set_resumed_sequence(source_.cursor.sequence);
   core_.logger.Log(LogLevel::kInfo, "snapshot_started",
                    {{"node", Name()},
                     {"reason", source_.reason},
                     {"how", source_.how},
                     {"lsn", source_.position.lsn},
                     {"read_lsn", snapshot.meta.position.lsn},
-                    {"resumed_bytes", source_.cursor.bytes},
+                    {"form", snapshot.form() == SnapshotForm::kFiles ? "files" : "rdb"},
+                    {"resumed_bytes", body_->bytes()},
                     {"estimated_keys", snapshot.meta.estimated_keys},
                     {"estimated_bytes", snapshot.estimated_bytes}});
   phase_ = Phase::kChunks;
+  MutexLock lock(&mutex_);
+  send_.bytes = body_->bytes();
+  return absl::OkStatus();
 }
 
 absl::Status SnapshotSessionImpl::TakeChunk(v1::FetchSnapshotResponse* out) {
-  TOWLINE_ASSIGN_OR_RETURN(std::optional<EncodedChunk> encoded, encoder_->Next());
-  if (!encoded.has_value()) {
+  const uint64_t before = body_->sent_bytes();
+  TOWLINE_ASSIGN_OR_RETURN(const bool more, body_->Next(out));
+  if (!more) {
     TakeEnd(out);
     return absl::OkStatus();
   }
-  core_.CountSnapshotBytes(encoded->data.size());
-  core_.snapshots.Sent(encoded->data.size());
-  v1::SnapshotChunk* chunk = out->mutable_chunk();
-  chunk->set_sequence(encoded->sequence);
-  chunk->set_first_key(std::move(encoded->first_key));
-  chunk->set_last_key(std::move(encoded->last_key));
-  chunk->set_keys(encoded->keys);
-  chunk->set_crc32c(encoded->crc32c);
-  chunk->set_data(std::move(encoded->data));
-  chunk->set_snapshot_id(source_.snapshot->id);
+  const uint64_t sent = body_->sent_bytes();
+  core_.CountSnapshotBytes(sent - before);
+  core_.snapshots.Sent(sent - before);
   MutexLock lock(&mutex_);
-  send_.keys = encoder_->keys();
-  send_.bytes = encoder_->bytes();
+  send_.keys = body_->keys();
+  send_.bytes = body_->bytes();
+  sent_bytes_ = sent;
   return absl::OkStatus();
 }
 
 void SnapshotSessionImpl::TakeEnd(v1::FetchSnapshotResponse* out) {
   v1::SnapshotEnd* end = out->mutable_end();
-  end->set_keys(encoder_->keys());
-  end->set_bytes(encoder_->bytes());
-  end->set_chunks(encoder_->chunks());
-  end->set_digest(encoder_->digest().Hex());
+  body_->FillEnd(end);
   phase_ = Phase::kOver;
   const int64_t micros = core_.clock.MonotonicMicros() - started_micros_;
   core_.logger.Log(LogLevel::kInfo, "snapshot_sent",
                    {{"node", Name()},
                     {"lsn", source_.position.lsn},
                     {"read_lsn", source_.snapshot->meta.position.lsn},
-                    {"keys", encoder_->keys()},
-                    {"bytes", encoder_->bytes()},
-                    {"bytes_of_this_stream", encoder_->bytes() - source_.cursor.bytes},
-                    {"chunks", encoder_->chunks()},
+                    {"keys", end->keys()},
+                    {"bytes", end->bytes()},
+                    {"bytes_of_this_stream", body_->sent_bytes()},
+                    {"chunks", end->chunks()},
                     {"ms", micros / 1000}});
-  core_.snapshots.Finished(encoder_->bytes() - source_.cursor.bytes, micros);
+  core_.snapshots.Finished(body_->sent_bytes(), micros);
   End(absl::OkStatus());  // the owner may pull before the transport closes
 }
 
@@ -174,7 +173,7 @@ bool SnapshotSessionImpl::DescribeSnapshot(SnapshotSend* send) const {
   *send = send_;
   send->elapsed_seconds = static_cast<double>(core_.clock.MonotonicMicros() - started_micros_) / 1e6;
   if (send->elapsed_seconds > 0) {
-    send->bytes_per_second = static_cast<double>(send->bytes - source_.cursor.bytes) / send->elapsed_seconds;
+    send->bytes_per_second = static_cast<double>(sent_bytes_) / send->elapsed_seconds;
   }
   return true;
 }
@@ -190,7 +189,7 @@ void SnapshotSessionImpl::Close() {
   core_.Unregister(key_);
   if (source_.slot.id != 0) core_.slots.EndSession(source_.slot.id);
   core_.snapshots.Leave();
-  encoder_.reset();  // before the snapshot and the store that it reads
+  body_.reset();  // before the snapshot and the store that it reads
   source_.snapshot.reset();
 }
 

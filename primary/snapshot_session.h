@@ -6,14 +6,15 @@
 #include <cstdint>
 #include <functional>
 #include <memory>
-#include <optional>
 #include <string>
+#include <vector>
 
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
 
 #include "common/mutex.h"
 #include "primary/replication_source.h"
+#include "primary/snapshot_body.h"
 #include "primary/snapshot_pool.h"
 #include "primary/source_core.h"
 #include "store/snapshot_codec.h"
@@ -25,12 +26,13 @@ class SnapshotSessionImpl final : public SnapshotSession, public ServedSession {
   // What a stream reads, and for whom.
   struct Source {
     SharedSnapshotPtr snapshot;
-    SnapshotCursor cursor;  // goes on behind it
-    Position position;      // of the whole stream
-    History history;        // up to there
-    slots::Session slot;    // id 0 = none: the stream is saved as a file
-    std::string reason;     // of the full resync
-    std::string how;        // see ResyncCounters::snapshot_streams
+    SnapshotCursor cursor;       // goes on behind it, if it is an RDB stream
+    std::vector<HeldFile> held;  // leaves it out, if it is of files
+    Position position;           // of the whole stream
+    History history;             // up to there
+    slots::Session slot;         // id 0 = none: the stream is saved as a file
+    std::string reason;          // of the full resync
+    std::string how;             // see ResyncCounters::snapshot_streams
   };
 
   // Takes over the place that was entered in the pool.
@@ -54,7 +56,7 @@ class SnapshotSessionImpl final : public SnapshotSession, public ServedSession {
  private:
   enum class Phase { kHeader, kChunks, kOver };
 
-  void TakeHeader(v1::FetchSnapshotResponse* out);
+  absl::Status TakeHeader(v1::FetchSnapshotResponse* out);
   absl::Status TakeChunk(v1::FetchSnapshotResponse* out);
   void TakeEnd(v1::FetchSnapshotResponse* out);
   absl::Status CheckSnapshot() const;
@@ -68,14 +70,15 @@ class SnapshotSessionImpl final : public SnapshotSession, public ServedSession {
 
   // Of the transport's calls, which do not overlap.
   Phase phase_ = Phase::kHeader;
-  std::optional<SnapshotEncoder> encoder_;
+  std::unique_ptr<SnapshotBody> body_;
 
   mutable Mutex mutex_;
   bool closed_ TOWLINE_GUARDED_BY(mutex_) = false;
   bool ended_ TOWLINE_GUARDED_BY(mutex_) = false;
   bool waits_ TOWLINE_GUARDED_BY(mutex_) = false;  // for the rate limit
   absl::Status end_status_ TOWLINE_GUARDED_BY(mutex_);
-  SnapshotSend send_ TOWLINE_GUARDED_BY(mutex_);  // but for rate and time
+  SnapshotSend send_ TOWLINE_GUARDED_BY(mutex_);        // but for rate and time
+  uint64_t sent_bytes_ TOWLINE_GUARDED_BY(mutex_) = 0;  // of send_.bytes, by this stream
 };
 
 }  // namespace towline

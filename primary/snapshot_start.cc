@@ -62,6 +62,13 @@ SnapshotMeta MetaOf(const NodeView& node) {
   return meta;
 }
 
+// Who has begun an RDB stream goes on with it.
+bool TakesFiles(const ResumeRequest& request, const FileOffer& offer, const LogAndState& live) {
+  if (offer.form.empty() || request.cursor.has_value()) return false;
+  const std::optional<FileSnapshotPlace> place = live.file_snapshots();
+  return place.has_value() && place->form == offer.form;
+}
+
 // The slot holds the log behind `lsn` for the session, in a new generation or, if `keep` and it does so already, in the
 // one that it has.
 absl::StatusOr<slots::Session> Hold(SourceCore& core, const ResumeRequest& request, const Resumption& resumption,
@@ -85,18 +92,21 @@ absl::StatusOr<slots::Session> Hold(SourceCore& core, const ResumeRequest& reque
   return session;
 }
 
-// The snapshot that a cut stream goes on with: its own, or the newest.
+// The snapshot that a cut RDB stream goes on with: its own, or the newest.
 absl::StatusOr<SharedSnapshotPtr> SnapshotFor(SourceCore& core, const ResumeCursor& cursor,
                                               const Resumption& resumption) {
   SharedSnapshotPtr snapshot = core.snapshots.Find(cursor.snapshot_id);
   const uint64_t data_generation = resumption.node.data_generation;
-  if (snapshot != nullptr && snapshot->live->number() == data_generation) return snapshot;
+  if (snapshot != nullptr && snapshot->form() == SnapshotForm::kRdb && snapshot->live->number() == data_generation) {
+    return snapshot;
+  }
   // What is read is newer than the stream's own position in any case, so an old one is no worse than none.
-  snapshot = core.snapshots.Newest(data_generation, cursor.read.lsn, /*young=*/core.snapshots.HasRoom());
+  snapshot = core.snapshots.Newest(SnapshotForm::kRdb, data_generation, cursor.read.lsn,
+                                   /*young=*/core.snapshots.HasRoom());
   if (snapshot != nullptr) return snapshot;
   if (!core.snapshots.HasRoom()) return core.snapshots.Full();
-  TOWLINE_ASSIGN_OR_RETURN(snapshot,
-                           core.snapshots.Make(resumption.live, MetaOf(resumption.node), resumption.node.history));
+  TOWLINE_ASSIGN_OR_RETURN(snapshot, core.snapshots.Make(SnapshotForm::kRdb, resumption.live, MetaOf(resumption.node),
+                                                         resumption.node.history));
   if (snapshot->meta.position.lsn >= cursor.read.lsn) return snapshot;
   return MakeError(absl::StatusCode::kUnavailable, "upstream_behind",
                    absl::StrCat("the unfinished snapshot was read at LSN ", cursor.read.lsn, ", the state here is at ",
@@ -118,42 +128,77 @@ absl::StatusOr<Source> GoOn(SourceCore& core, const ResumeRequest& request, cons
   return source;
 }
 
-// What a snapshot must at least hold for the owner: one from before its own records on our line would take it back, which
-// it refuses.
+// What a snapshot must at least hold for the owner: one from before its own records on our line would take it back,
+// which it refuses.
 Lsn OldestUseful(const ResumeRequest& request, const Resumption& resumption) {
   const Lsn own = resumption.plan.common_lsn != 0 ? resumption.plan.common_lsn + 1 : request.lsn;
   return std::min(own, resumption.live->state().applied().lsn);
 }
 
+// Where a snapshot that is made now will be at the earliest: an RDB stream is read from the state, files are what of it
+// is persisted.
+absl::StatusOr<Lsn> EarliestPosition(SnapshotForm form, StateStore& state, Lsn oldest) {
+  if (form == SnapshotForm::kRdb) return state.applied().lsn;
+  TOWLINE_ASSIGN_OR_RETURN(const Lsn persisted, state.PersistedLsn());
+  if (persisted >= oldest) return persisted;
+  // Rare: the store was flushed a moment ago, and the owner is ahead of that.
+  TOWLINE_RETURN_IF_ERROR(state.store().Flush(/*wait=*/true));
+  return state.PersistedLsn();
+}
+
+// One that is there already, and holds at least `oldest`.
+SharedSnapshotPtr FindSnapshot(SourceCore& core, SnapshotForm form, const FileOffer& offer, uint64_t data_generation,
+                               Lsn oldest) {
+  if (form == SnapshotForm::kFiles && offer.snapshot_id != 0) {
+    SharedSnapshotPtr own = core.snapshots.Find(offer.snapshot_id);
+    if (own != nullptr && own->form() == form && own->live->number() == data_generation &&
+        own->meta.position.lsn >= oldest) {
+      return own;
+    }
+  }
+  return core.snapshots.Newest(form, data_generation, oldest, /*young=*/true);
+}
+
+// What counters and log call the stream.
+std::string HowItBegins(const ResumeRequest& request, const FileOffer& offer, SnapshotForm form, uint64_t snapshot_id,
+                        bool made) {
+  if (form == SnapshotForm::kFiles && !offer.held.empty()) {
+    return snapshot_id == offer.snapshot_id ? "resumed" : "rolled";
+  }
+  if (request.cursor.has_value()) return "restarted";
+  return made ? "new" : "joined";
+}
+
 // The slot is at the position of the snapshot, or before it, before anything is sent.
-absl::StatusOr<Source> Begin(SourceCore& core, const ResumeRequest& request, const Resumption& resumption)
-    TOWLINE_REQUIRES(core.resume_mutex) {
+absl::StatusOr<Source> Begin(SourceCore& core, const ResumeRequest& request, const Resumption& resumption,
+                             SnapshotForm form, FileOffer offer) TOWLINE_REQUIRES(core.resume_mutex) {
   Source source;
-  source.how = request.cursor.has_value() ? "restarted" : "joined";
   const Lsn first = resumption.log.first_lsn == 0 ? 0 : resumption.log.first_lsn - 1;
   const Lsn oldest = std::max({first, resumption.log.damaged_lsn, OldestUseful(request, resumption)});
-  source.snapshot = core.snapshots.Newest(resumption.node.data_generation, oldest, /*young=*/true);
-  if (source.snapshot != nullptr) {
+  source.snapshot = FindSnapshot(core, form, offer, resumption.node.data_generation, oldest);
+  const bool made = source.snapshot == nullptr;
+  if (!made) {
     TOWLINE_ASSIGN_OR_RETURN(source.slot, Hold(core, request, resumption, source.snapshot->meta.position.lsn,
                                                /*keep=*/false, &source.reason));
   } else {
     if (!core.snapshots.HasRoom()) return core.snapshots.Full();
-    const Lsn applied = resumption.live->state().applied().lsn;
-    TOWLINE_ASSIGN_OR_RETURN(source.slot, Hold(core, request, resumption, applied, /*keep=*/false, &source.reason));
+    TOWLINE_ASSIGN_OR_RETURN(const Lsn from, EarliestPosition(form, resumption.live->state(), oldest));
+    TOWLINE_ASSIGN_OR_RETURN(source.slot, Hold(core, request, resumption, from, /*keep=*/false, &source.reason));
     absl::Cleanup end = [&] { core.slots.EndSession(source.slot.id); };
-    TOWLINE_ASSIGN_OR_RETURN(source.snapshot,
-                             core.snapshots.Make(resumption.live, MetaOf(resumption.node), resumption.node.history));
+    TOWLINE_ASSIGN_OR_RETURN(
+        source.snapshot, core.snapshots.Make(form, resumption.live, MetaOf(resumption.node), resumption.node.history));
     TOWLINE_RETURN_IF_ERROR(
         core.slots.RaiseConfirmed(source.slot.slot, source.slot.generation, source.snapshot->meta.position.lsn));
     std::move(end).Cancel();
-    if (!request.cursor.has_value()) source.how = "new";
   }
+  source.how = HowItBegins(request, offer, form, source.snapshot->id, made);
+  source.held = std::move(offer.held);
   source.position = source.snapshot->meta.position;
   source.history = source.snapshot->meta.history;
   return source;
 }
 
-absl::StatusOr<Source> Choose(SourceCore& core, const ResumeRequest& request, double growth)
+absl::StatusOr<Source> Choose(SourceCore& core, const ResumeRequest& request, FileOffer offer, double growth)
     TOWLINE_REQUIRES(core.resume_mutex) {
   const Resumption resumption = core.Resume(request);
   if (resumption.plan.decision != Decision::kFull) return PlanChanged(resumption.plan);
@@ -167,13 +212,23 @@ absl::StatusOr<Source> Choose(SourceCore& core, const ResumeRequest& request, do
                      {"bytes", request.cursor->at.bytes}});
   }
   TOWLINE_RETURN_IF_ERROR(CheckHeadroom(core, *resumption.live, growth));
-  return Begin(core, request, resumption);
+  const SnapshotForm form = TakesFiles(request, offer, *resumption.live) ? SnapshotForm::kFiles : SnapshotForm::kRdb;
+  return Begin(core, request, resumption, form, std::move(offer));
+}
+
+// Files are what is persisted: what is in memory goes to the disk first, without the lock, unless a snapshot is there.
+absl::Status FlushForFiles(SourceCore& core, const ResumeRequest& request, const FileOffer& offer) {
+  const std::shared_ptr<LogAndState> live = core.host.Live();
+  if (live == nullptr || !TakesFiles(request, offer, *live)) return absl::OkStatus();
+  if (FindSnapshot(core, SnapshotForm::kFiles, offer, live->number(), 0) != nullptr) return absl::OkStatus();
+  return live->state().store().Flush(/*wait=*/true);
 }
 
 }  // namespace
 
 absl::StatusOr<std::unique_ptr<SnapshotSession>> StartSnapshot(SourceCore& core, const ResumeRequest& request,
-                                                               double growth, std::function<void()> wake) {
+                                                               FileOffer offer, double growth,
+                                                               std::function<void()> wake) {
   if (request.temporary) {
     return MakeError(absl::StatusCode::kInvalidArgument, "invalid_start",
                      "a temporary slot is gone before the log behind the snapshot is asked for",
@@ -181,8 +236,9 @@ absl::StatusOr<std::unique_ptr<SnapshotSession>> StartSnapshot(SourceCore& core,
   }
   TOWLINE_RETURN_IF_ERROR(core.snapshots.Enter());
   absl::Cleanup leave = [&core] { core.snapshots.Leave(); };
+  TOWLINE_RETURN_IF_ERROR(FlushForFiles(core, request, offer));
   MutexLock lock(&core.resume_mutex);
-  TOWLINE_ASSIGN_OR_RETURN(Source source, Choose(core, request, growth));
+  TOWLINE_ASSIGN_OR_RETURN(Source source, Choose(core, request, std::move(offer), growth));
   std::move(leave).Cancel();
   return std::make_unique<SnapshotSessionImpl>(core, std::move(source), std::move(wake));
 }
@@ -205,16 +261,18 @@ absl::StatusOr<std::unique_ptr<SnapshotSession>> StartSave(SourceCore& core, con
   source.how = "saved";
   if (cursor.has_value()) {
     source.snapshot = core.snapshots.Find(cursor->snapshot_id);
-    if (source.snapshot == nullptr) {
+    if (source.snapshot == nullptr || source.snapshot->form() != SnapshotForm::kRdb) {
       return MakeError(absl::StatusCode::kFailedPrecondition, "snapshot_gone",
                        "the snapshot that the file was begun with is gone", "begin the file again");
     }
     source.cursor = cursor->at;
   } else {
-    source.snapshot = core.snapshots.Newest(node.data_generation, live->state().applied().lsn, /*young=*/true);
+    source.snapshot = core.snapshots.Newest(SnapshotForm::kRdb, node.data_generation, live->state().applied().lsn,
+                                            /*young=*/true);
     if (source.snapshot == nullptr) {
       if (!core.snapshots.HasRoom()) return core.snapshots.Full();
-      TOWLINE_ASSIGN_OR_RETURN(source.snapshot, core.snapshots.Make(live, MetaOf(node), node.history));
+      TOWLINE_ASSIGN_OR_RETURN(source.snapshot,
+                               core.snapshots.Make(SnapshotForm::kRdb, live, MetaOf(node), node.history));
     }
   }
   source.position = source.snapshot->meta.position;

@@ -15,7 +15,7 @@ namespace {
 
 constexpr int64_t kReadTimeoutMicros = 250'000;
 constexpr int kMessagesMax = 8;
-// The new store may take up to twice the stream's bytes while it is loaded.
+// The new store may take up to twice the bytes of an RDB stream while it is loaded.
 constexpr uint64_t kSpaceFactor = 2;
 
 absl::Status BadSnapshot(absl::string_view what) {
@@ -68,6 +68,10 @@ StageResult Bootstrap::Take(v1::FetchSnapshotResponse& message) {
     absl::Status taken = TakeChunk(*message.mutable_chunk());
     return taken.ok() ? StageResult::GoOn() : Failed(std::move(taken));
   }
+  if (phase_ == Phase::kChunks && message.has_file_chunk()) {
+    absl::Status taken = TakeFileChunk(message.file_chunk());
+    return taken.ok() ? StageResult::GoOn() : Failed(std::move(taken));
+  }
   if (phase_ != Phase::kChunks || !message.has_end()) {
     return Failed(BadSnapshot("header, chunks and end did not arrive in this order"));
   }
@@ -81,21 +85,8 @@ StageResult Bootstrap::TakeHeader(const v1::SnapshotHeader& header) {
   InstallRecord record;
   absl::Status status = ReadHeader(header, &record);
   if (status.ok()) status = CheckSource(record.point.meta);
-  const bool goes_on = header.resumed_sequence() != 0;
-  const uint64_t have = goes_on && *staged_ != nullptr ? (*staged_)->bytes() : 0;
-  if (status.ok()) status = CheckSpace(record.estimated_bytes - std::min(have, record.estimated_bytes));
-  if (!status.ok()) return Failed(std::move(status));
-  if (goes_on) {
-    status = CheckGoesOn(header.resumed_sequence(), record);
-    if (!status.ok()) return Failed(*staged_ == nullptr ? status : (*staged_)->Refuse(std::move(status)));
-    status = (*staged_)->GoOn(record.snapshot_id, record.read);
-  } else {
-    if (*staged_ != nullptr) status = GiveUpStaged();
-    if (!status.ok()) return Failed(std::move(status));
-    absl::StatusOr<std::unique_ptr<StagedInstall>> begun = StagedInstall::Begin(host_, std::move(record));
-    if (begun.ok()) *staged_ = *std::move(begun);
-    status = begun.status();
-  }
+  bool goes_on = false;
+  if (status.ok()) status = BeginOrGoOn(header, std::move(record), &goes_on);
   if (!status.ok()) return Failed(std::move(status));
   snapshot_id_ = header.snapshot_id();
   phase_ = Phase::kChunks;
@@ -103,6 +94,7 @@ StageResult Bootstrap::TakeHeader(const v1::SnapshotHeader& header) {
   host_.environment().logger.Log(LogLevel::kInfo, goes_on ? "bootstrap_resumed" : "bootstrap_started",
                                  {{"reason", install.reason},
                                   {"generation", (*staged_)->number()},
+                                  {"form", install.form == SnapshotForm::kFiles ? "files" : "rdb"},
                                   {"lsn", install.point.meta.position.lsn},
                                   {"read_lsn", install.read.lsn},
                                   {"bytes", (*staged_)->bytes()},
@@ -111,6 +103,25 @@ StageResult Bootstrap::TakeHeader(const v1::SnapshotHeader& header) {
                                   {"estimated_keys", header.estimated_keys()},
                                   {"estimated_bytes", header.estimated_bytes()}});
   return StageResult::GoOn();
+}
+
+absl::Status Bootstrap::BeginOrGoOn(const v1::SnapshotHeader& header, InstallRecord record, bool* goes_on) {
+  const bool files = record.form == SnapshotForm::kFiles;
+  const bool same_form = *staged_ != nullptr && (*staged_)->form() == record.form;
+  *goes_on = files ? same_form : header.resumed_sequence() != 0;
+  const uint64_t have = *goes_on && *staged_ != nullptr ? (*staged_)->bytes() : 0;
+  const uint64_t coming = record.estimated_bytes - std::min(have, record.estimated_bytes);
+  TOWLINE_RETURN_IF_ERROR(CheckSpace(coming, files ? 1 : kSpaceFactor));
+  if (*goes_on && !files) {
+    absl::Status status = CheckGoesOn(header.resumed_sequence(), record);
+    if (!status.ok()) return *staged_ == nullptr ? status : (*staged_)->Refuse(std::move(status));
+    return (*staged_)->GoOn(record.snapshot_id, record.read);
+  }
+  if (!*goes_on) {
+    if (*staged_ != nullptr) TOWLINE_RETURN_IF_ERROR(GiveUpStaged());
+    TOWLINE_ASSIGN_OR_RETURN(*staged_, StagedInstall::Begin(host_, record));
+  }
+  return files ? (*staged_)->GoOnWithFiles(header, std::move(record)) : absl::OkStatus();
 }
 
 // Whether a stream goes on with what was received, and reads nothing older than was read already: the state would be
@@ -163,6 +174,13 @@ absl::Status Bootstrap::ReadHeader(const v1::SnapshotHeader& header, InstallReco
     return BadSnapshot(absl::StrCat("the snapshot has id ", header.snapshot_id(), ", and is read at LSN ",
                                     record->read.lsn, " for LSN ", meta.position.lsn));
   }
+  record->form = header.files().empty() ? SnapshotForm::kRdb : SnapshotForm::kFiles;
+  if (record->form == SnapshotForm::kFiles && options_.file_form.empty()) {
+    return BadSnapshot("files were not asked for");
+  }
+  if (record->form == SnapshotForm::kFiles && record->read != meta.position) {
+    return BadSnapshot(absl::StrCat("files of LSN ", meta.position.lsn, " are read at LSN ", record->read.lsn));
+  }
   record->snapshot_id = header.snapshot_id();
   record->reason = header.reason().empty() ? started_.reason() : header.reason();
   record->common_lsn = started_.common_lsn();
@@ -195,18 +213,18 @@ absl::Status Bootstrap::CheckSource(const SnapshotMeta& meta) const {
   return absl::OkStatus();
 }
 
-absl::Status Bootstrap::CheckSpace(uint64_t estimated_bytes) const {
+absl::Status Bootstrap::CheckSpace(uint64_t estimated_bytes, uint64_t factor) const {
   const GenerationEnvironment& env = host_.environment();
   TOWLINE_ASSIGN_OR_RETURN(const SpaceInfo space, env.fs.Space(env.data_directory));
-  if (space.available_bytes / kSpaceFactor >= estimated_bytes) return absl::OkStatus();
+  if (space.available_bytes / factor >= estimated_bytes) return absl::OkStatus();
   return MakeError(absl::StatusCode::kResourceExhausted, "disk_full",
-                   absl::StrCat("the snapshot has about ", estimated_bytes, " bytes to come and needs ", kSpaceFactor,
+                   absl::StrCat("the snapshot has about ", estimated_bytes, " bytes to come and needs ", factor,
                                 " times as much to load; ", space.available_bytes, " bytes are available"),
                    "free space on that disk; the load goes on by itself");
 }
 
 absl::Status Bootstrap::TakeChunk(v1::SnapshotChunk& chunk) {
-  if (chunk.snapshot_id() != snapshot_id_) {
+  if (chunk.snapshot_id() != snapshot_id_ || (*staged_)->form() != SnapshotForm::kRdb) {
     return (*staged_)->Refuse(
         BadSnapshot(absl::StrCat("a chunk is of snapshot ", chunk.snapshot_id(), ", the stream of ", snapshot_id_)));
   }
@@ -218,6 +236,14 @@ absl::Status Bootstrap::TakeChunk(v1::SnapshotChunk& chunk) {
   encoded.crc32c = chunk.crc32c();
   encoded.data = std::move(*chunk.mutable_data());
   return (*staged_)->AddChunk(encoded);
+}
+
+absl::Status Bootstrap::TakeFileChunk(const v1::SnapshotFileChunk& chunk) {
+  if (chunk.snapshot_id() != snapshot_id_ || (*staged_)->form() != SnapshotForm::kFiles) {
+    return (*staged_)->Refuse(BadSnapshot(
+        absl::StrCat("a piece of a file is of snapshot ", chunk.snapshot_id(), ", the stream of ", snapshot_id_)));
+  }
+  return (*staged_)->AddFileChunk(chunk);
 }
 
 StageResult Bootstrap::Failed(absl::Status status) const {

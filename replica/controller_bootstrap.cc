@@ -44,6 +44,8 @@ StageResult Controller::StartBootstrap(const v1::PullStarted& started) {
   if (Failpoint("replica_remove_early")) (void)RemoveOtherGenerations(host_.environment(), 0);
   v1::FetchSnapshotRequest request;
   *request.mutable_start() = start_;
+  request.set_file_form(options_.file_form);
+  if (staged_ != nullptr) staged_->FillHeld(&request);
   snapshot_ = upstream_.OpenSnapshot(request);
   SetInterrupt([stream = snapshot_.get()] { stream->Cancel(); });
   bootstrap_ = std::make_unique<Bootstrap>(host_, options_, *snapshot_, started, &staged_);

@@ -38,6 +38,7 @@ absl::Status Validate(const InstallRecord& record) {
   if (record.phase != InstallPhase::kLoading && record.phase != InstallPhase::kReplaying) {
     return Refuse("unknown phase");
   }
+  if (record.form != SnapshotForm::kRdb && record.form != SnapshotForm::kFiles) return Refuse("unknown form");
   if (record.incarnation == 0 || record.snapshot_id == 0) return Refuse("an identity is 0");
   if (record.point.meta.cluster_id.size() != kClusterIdSize) return Refuse("the cluster id is none");
   if (!IsValidHistory(record.point.meta.history)) return Refuse("the history does not rise");
@@ -57,7 +58,7 @@ std::string EncodeInstall(const InstallRecord& record) {
   std::string out;
   ByteWriter writer(&out);
   writer.U8(static_cast<uint8_t>(record.phase));
-  writer.U8(0);
+  writer.U8(static_cast<uint8_t>(record.form));
   writer.U16(0);
   writer.U32(static_cast<uint32_t>(meta.history.size()));
   writer.U64(record.incarnation);
@@ -91,7 +92,7 @@ std::string EncodeInstall(const InstallRecord& record) {
 }
 
 absl::StatusOr<InstallRecord> DecodeInstall(uint32_t version, absl::string_view payload) {
-  if (version != kInstallVersion) {
+  if (version == 0 || version > kInstallVersion) {
     return MakeError(
         absl::StatusCode::kFailedPrecondition, "install_version",
         absl::StrCat("the install journal has format version ", version, ", this program reads ", kInstallVersion),
@@ -102,7 +103,8 @@ absl::StatusOr<InstallRecord> DecodeInstall(uint32_t version, absl::string_view 
   SnapshotCursor& cursor = record.point.cursor;
   ByteReader reader(payload);
   record.phase = static_cast<InstallPhase>(reader.U8());
-  const bool reserved = reader.U8() != 0 || reader.U16() != 0;
+  record.form = static_cast<SnapshotForm>(reader.U8());
+  const bool reserved = reader.U16() != 0 || (version < 2 && record.form != SnapshotForm::kRdb);
   const uint32_t entries = reader.U32();
   record.incarnation = reader.U64();
   record.snapshot_id = reader.U64();

@@ -1,6 +1,6 @@
 // How far the load of a snapshot into a new generation came: gen/<n>/install.a and .b.
 //
-// Format: docs/formats/install_v1.md, inside a TwoCopyFile. It is written before the first chunk is taken, whenever
+// Format: docs/formats/install_v2.md, inside a TwoCopyFile. It is written before the first chunk is taken, whenever
 // chunks have become durable, and when all of them are; what it says is therefore in the store, and the store may hold
 // more. Without it a generation that is not live is of no use and is removed.
 
@@ -21,8 +21,8 @@
 
 namespace towline {
 
-inline constexpr uint64_t kInstallMagic = 0x314c534e49574f54ull;  // docs/formats/install_v1.md
-inline constexpr uint32_t kInstallVersion = 1;
+inline constexpr uint64_t kInstallMagic = 0x314c534e49574f54ull;  // docs/formats/install_v2.md
+inline constexpr uint32_t kInstallVersion = 2;
 inline constexpr size_t kInstallCapacity = 16 << 10;
 
 enum class InstallPhase : uint8_t {
@@ -32,6 +32,7 @@ enum class InstallPhase : uint8_t {
 
 struct InstallRecord {
   InstallPhase phase = InstallPhase::kLoading;
+  SnapshotForm form = SnapshotForm::kRdb;
   uint64_t incarnation = 0;  // of the data directory
   uint64_t snapshot_id = 0;  // that the newest chunks were read from
   std::string reason;        // of the full resync

@@ -120,6 +120,7 @@ struct ReplicaOptions {
   std::string node_id;
   std::string advertised_address;
   uint64_t process_instance = 0;
+  std::string file_form;  // of store files that it takes over (StoreFactory::file_form); empty = RDB only
   uint64_t credit_bytes = 8ull << 20;
   size_t group_bytes_max = 1 << 20;              // most bytes in one append
   uint64_t apply_queue_max_bytes = 64ull << 20;  // stop reading while the applier is this far behind

@@ -8,14 +8,13 @@
 
 #include "common/data_layout.h"
 #include "common/error.h"
+#include "store/state_checkpoint.h"
 
 namespace towline {
 namespace {
 
 // How often it is looked whether one is due.
 constexpr int64_t kPollMicros = 1'000'000;
-// A store that flushes by itself while it is copied.
-constexpr int kCopiesMax = 3;
 constexpr char kUnfinished[] = "making";
 
 bool IsOver(double used_ratio, double limit) { return limit > 0 && used_ratio >= limit; }
@@ -177,35 +176,23 @@ absl::Status RewindCheckpoints::Make(bool flush) {
   const std::unique_ptr<wal::Pin> pin = spool_.NewPin(persisted + 1);
   TOWLINE_RETURN_IF_ERROR(MakeDirectoryDurably(env_.fs, ParentDirectory(directory_), "checkpoints"));
   const std::string unfinished = JoinPath(directory_, kUnfinished);
-  absl::StatusOr<Lsn> lsn = Copy(unfinished);
-  if (!lsn.ok()) {
+  const absl::StatusOr<StateCheckpoint> copy = CheckpointState(state_, env_.fs, unfinished);
+  if (!copy.ok()) {
     RemoveAll(env_.fs, unfinished).IgnoreError();  // else the next one, or the next start, removes it
-    return lsn.status();
+    return copy.status();
   }
-  TOWLINE_RETURN_IF_ERROR(env_.fs.Rename(unfinished, Path(*lsn)));
+  const Lsn lsn = copy->position.lsn;
+  TOWLINE_RETURN_IF_ERROR(env_.fs.Rename(unfinished, Path(lsn)));
   TOWLINE_RETURN_IF_ERROR(env_.fs.SyncDirectory(directory_));
   last_micros_ = Now();
   made_one_ = true;
   env_.logger.Log(LogLevel::kInfo, "rewind_checkpoint_made",
-                  {{"lsn", *lsn}, {"flushed", flush}, {"ms", (last_micros_ - begin) / 1000}});
+                  {{"lsn", lsn}, {"flushed", flush}, {"ms", (last_micros_ - begin) / 1000}});
   MutexLock lock(&mutex_);
-  kept_.push_back({*lsn, last_micros_});
+  kept_.push_back({lsn, last_micros_});
   ++made_;
   PinLocked();
   return absl::OkStatus();
-}
-
-// The position that is persisted before and after the copy is that of the copy.
-absl::StatusOr<Lsn> RewindCheckpoints::Copy(const std::string& directory) {
-  for (int i = 0; i < kCopiesMax; ++i) {
-    TOWLINE_RETURN_IF_ERROR(RemoveAll(env_.fs, directory));
-    TOWLINE_ASSIGN_OR_RETURN(const Lsn before, state_.PersistedLsn());
-    TOWLINE_RETURN_IF_ERROR(state_.store().Checkpoint(directory));
-    TOWLINE_ASSIGN_OR_RETURN(const Lsn after, state_.PersistedLsn());
-    if (before == after) return after;
-  }
-  return MakeError(absl::StatusCode::kAborted, "store_flushing",
-                   absl::StrCat("the store was flushed during each of ", kCopiesMax, " copies"));
 }
 
 // --- Keeping ---

@@ -107,7 +107,6 @@ class RewindCheckpoints {
   StepResult Step() TOWLINE_EXCLUDES(work_mutex_, mutex_);
   bool IsDue(Lsn persisted, bool* flush) const TOWLINE_REQUIRES(work_mutex_) TOWLINE_EXCLUDES(mutex_);
   absl::Status Make(bool flush) TOWLINE_REQUIRES(work_mutex_) TOWLINE_EXCLUDES(mutex_);
-  absl::StatusOr<Lsn> Copy(const std::string& directory) TOWLINE_REQUIRES(work_mutex_);
   void KeepTheRight() TOWLINE_REQUIRES(work_mutex_) TOWLINE_EXCLUDES(mutex_);
   void KeepTheBounds(double used_ratio) TOWLINE_REQUIRES(work_mutex_) TOWLINE_EXCLUDES(mutex_);
   void Drop(Lsn lsn, LogLevel level, absl::string_view why) TOWLINE_REQUIRES(work_mutex_) TOWLINE_EXCLUDES(mutex_);

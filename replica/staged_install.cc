@@ -21,10 +21,10 @@ constexpr uint64_t kCommitBytesMin = 1 << 20;
 // A load of any size makes about so many files at most by committing.
 constexpr uint64_t kCommitsMax = 1024;
 
-absl::Status MakeStoreDirectory(const GenerationEnvironment& env, uint64_t number) {
+absl::Status MakeGenerationDirectory(const GenerationEnvironment& env, uint64_t number) {
   TOWLINE_RETURN_IF_ERROR(MakeDirectoryDurably(env.fs, env.data_directory, "gen"));
   TOWLINE_RETURN_IF_ERROR(MakeDirectoryDurably(env.fs, JoinPath(env.data_directory, "gen"), absl::StrCat(number)));
-  return MakeDirectoryDurably(env.fs, GenerationDirectory(env.data_directory, number), "db");
+  return absl::OkStatus();
 }
 
 }  // namespace
@@ -46,8 +46,9 @@ absl::StatusOr<std::unique_ptr<StagedInstall>> StagedInstall::Begin(ReplicaHost&
   record.incarnation = control.incarnation;
   record.started_unix_ms = static_cast<uint64_t>(env.clock.WallMicros()) / 1000;
   std::unique_ptr<StagedInstall> staged(new StagedInstall(host, number, std::move(record)));
-  TOWLINE_RETURN_IF_ERROR(MakeStoreDirectory(env, number));
+  TOWLINE_RETURN_IF_ERROR(MakeGenerationDirectory(env, number));
   TOWLINE_RETURN_IF_ERROR(staged->SaveJournal());
+  TOWLINE_RETURN_IF_ERROR(staged->OpenFiles());
   return staged;
 }
 
@@ -65,7 +66,10 @@ absl::StatusOr<std::unique_ptr<StagedInstall>> StagedInstall::Find(ReplicaHost& 
                     {"usable", ours},
                     {"status", record.status().ToString()},
                     {"bytes", record.ok() ? record->point.cursor.bytes : 0}});
-    if (ours) return std::unique_ptr<StagedInstall>(new StagedInstall(host, *it, *std::move(record)));
+    if (!ours) continue;
+    std::unique_ptr<StagedInstall> staged(new StagedInstall(host, *it, *std::move(record)));
+    TOWLINE_RETURN_IF_ERROR(staged->OpenFiles());
+    return staged;
   }
   return std::unique_ptr<StagedInstall>();
 }
@@ -77,6 +81,7 @@ absl::Status StagedInstall::OpenInstaller() {
   if (installer_ != nullptr && installer_->usable()) return absl::OkStatus();
   installer_.reset();
   const GenerationEnvironment& env = host_.environment();
+  TOWLINE_RETURN_IF_ERROR(MakeDirectoryDurably(env.fs, GenerationDirectory(env.data_directory, number_), "db"));
   TOWLINE_ASSIGN_OR_RETURN(std::unique_ptr<StoreBulkLoader> loader,
                            env.stores.NewBulkLoader(StoreDirectory(env.data_directory, number_), BulkLoad::kResume));
   TOWLINE_ASSIGN_OR_RETURN(installer_, SnapshotInstaller::Resume(std::move(loader), record_.point));
@@ -85,6 +90,7 @@ absl::Status StagedInstall::OpenInstaller() {
 }
 
 bool StagedInstall::FillCursor(v1::SnapshotCursor* out) {
+  if (record_.form != SnapshotForm::kRdb) return false;
   const bool in_memory = installer_ != nullptr && installer_->usable();
   const SnapshotCursor& cursor = in_memory ? installer_->RewindToCursor() : record_.point.cursor;
   if (cursor.sequence == 0 || loaded()) return false;
@@ -115,7 +121,7 @@ absl::Status StagedInstall::GoOn(uint64_t snapshot_id, const Position& read) {
 absl::Status StagedInstall::Refuse(absl::Status status) {
   if (!absl::IsDataLoss(status) && !absl::IsUnimplemented(status)) return status;
   ++strikes_;
-  struck_chunks_ = std::max(struck_chunks_, installer_ == nullptr ? 0 : installer_->chunks());
+  struck_bytes_ = std::max(struck_bytes_, bytes());
   return status;
 }
 
@@ -136,7 +142,7 @@ absl::Status StagedInstall::AddChunk(const EncodedChunk& chunk) {
     installer_.reset();  // it has taken the chunk
     return refused;
   }
-  if (installer_->chunks() > struck_chunks_) strikes_ = 0;
+  if (bytes() > struck_bytes_) strikes_ = 0;
   return CommitIsDue() ? Commit() : absl::OkStatus();
 }
 
@@ -161,6 +167,10 @@ absl::Status StagedInstall::Commit() {
 absl::Status StagedInstall::SaveJournal() { return Annotate(journal_.Save(record_), "install journal"); }
 
 absl::Status StagedInstall::Finish(const v1::SnapshotEnd& end) {
+  return record_.form == SnapshotForm::kFiles ? FinishFiles(end) : FinishRdb(end);
+}
+
+absl::Status StagedInstall::FinishRdb(const v1::SnapshotEnd& end) {
   TOWLINE_RETURN_IF_ERROR(OpenInstaller());
   if (end.bytes() != installer_->bytes() || end.chunks() != installer_->chunks()) {
     return Refuse(MakeError(absl::StatusCode::kDataLoss, "bad_snapshot",
@@ -177,8 +187,76 @@ absl::Status StagedInstall::Finish(const v1::SnapshotEnd& end) {
 }
 
 uint64_t StagedInstall::bytes() const {
+  if (files_ != nullptr) return files_->bytes();
   return installer_ != nullptr ? installer_->bytes() : record_.point.cursor.bytes;
 }
+
+// --- Loading of files ---
+
+absl::Status StagedInstall::OpenFiles() {
+  if (record_.form != SnapshotForm::kFiles) return absl::OkStatus();
+  const GenerationEnvironment& env = host_.environment();
+  auto files = std::make_unique<FileInstall>(env.fs, ArrivingFilesDirectory(env.data_directory, number_));
+  if (loaded()) {
+    files->RemoveOwnNames();  // a stop came between the journal and that
+    return absl::OkStatus();
+  }
+  TOWLINE_RETURN_IF_ERROR(files->Load());
+  files_ = std::move(files);
+  record_.point.cursor.bytes = files_->durable_bytes();
+  record_.received_bytes = std::max(record_.received_bytes, files_->bytes());
+  return absl::OkStatus();
+}
+
+void StagedInstall::FillHeld(v1::FetchSnapshotRequest* request) const {
+  if (files_ == nullptr) return;
+  files_->FillHeld(request);
+  request->set_held_snapshot_id(record_.snapshot_id);
+}
+
+absl::Status StagedInstall::GoOnWithFiles(const v1::SnapshotHeader& header, InstallRecord fresh) {
+  TOWLINE_RETURN_IF_ERROR(Refuse(files_->Begin(header)));
+  if (files_->bytes() != 0) {
+    ++record_.resumes;
+    ++untold_.resumes;
+  }
+  fresh.phase = record_.phase;
+  fresh.incarnation = record_.incarnation;
+  fresh.started_unix_ms = record_.started_unix_ms;
+  fresh.resumes = record_.resumes;
+  fresh.received_bytes = record_.received_bytes;
+  fresh.point.cursor.bytes = files_->durable_bytes();
+  record_ = std::move(fresh);
+  return SaveJournal();
+}
+
+absl::Status StagedInstall::AddFileChunk(const v1::SnapshotFileChunk& chunk) {
+  record_.received_bytes += chunk.data().size();
+  untold_.bytes += chunk.data().size();
+  const uint64_t durable = files_->durable_bytes();
+  TOWLINE_RETURN_IF_ERROR(Refuse(files_->Add(chunk)));
+  if (bytes() > struck_bytes_) strikes_ = 0;
+  if (files_->durable_bytes() == durable) return absl::OkStatus();
+  record_.point.cursor.bytes = files_->durable_bytes();
+  return SaveJournal();
+}
+
+absl::Status StagedInstall::FinishFiles(const v1::SnapshotEnd& end) {
+  const GenerationEnvironment& env = host_.environment();
+  if (end.bytes() != files_->bytes()) {
+    return Refuse(
+        MakeError(absl::StatusCode::kDataLoss, "bad_snapshot",
+                  absl::StrCat("received ", files_->bytes(), " bytes of files, announced were ", end.bytes())));
+  }
+  TOWLINE_RETURN_IF_ERROR(Refuse(files_->Finish(StoreDirectory(env.data_directory, number_))));
+  record_.point.cursor.bytes = files_->bytes();
+  record_.phase = InstallPhase::kReplaying;
+  TOWLINE_RETURN_IF_ERROR(SaveJournal());
+  files_->RemoveOwnNames();
+  files_.reset();
+  return absl::OkStatus();
+}
+
 uint64_t StagedInstall::keys() const { return installer_ != nullptr ? installer_->keys() : record_.point.cursor.keys; }
 
 }  // namespace towline

@@ -21,6 +21,7 @@
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
 
+#include "replica/file_install.h"
 #include "replica/install_journal.h"
 #include "replica/quarantine.h"
 #include "replica/replica_controller.h"
@@ -49,13 +50,20 @@ class StagedInstall {
 
   // --- Loading ---
 
-  // From where a stream goes on; false if nothing is there yet.
+  SnapshotForm form() const { return record_.form; }
+  // From where an RDB stream goes on; false if nothing is there yet.
   bool FillCursor(v1::SnapshotCursor* cursor);
-  // A stream goes on behind the cursor, reading a snapshot at `read`.
+  // What is there of files, if it is of that form.
+  void FillHeld(v1::FetchSnapshotRequest* request) const;
+  // An RDB stream goes on behind the cursor, reading a snapshot at `read`.
   absl::Status GoOn(uint64_t snapshot_id, const Position& read);
+  // A stream of the files that `header` names begins; `fresh` is what else it said. They need not be of the snapshot
+  // that the stream before was of: what is the same stays.
+  absl::Status GoOnWithFiles(const v1::SnapshotHeader& header, InstallRecord fresh);
   // DATA_LOSS: the chunk is refused, and the next stream fetches it again; see strikes. RESOURCE_EXHAUSTED, reason
   // disk_full: what is durable stays.
   absl::Status AddChunk(const EncodedChunk& chunk);
+  absl::Status AddFileChunk(const v1::SnapshotFileChunk& chunk);
   // The stream is complete: checks it and makes it durable. loaded() afterwards.
   absl::Status Finish(const v1::SnapshotEnd& end);
   // Counts a refused chunk, if `status` says that it was one.
@@ -90,6 +98,9 @@ class StagedInstall {
  private:
   StagedInstall(ReplicaHost& host, uint64_t number, InstallRecord record);
 
+  absl::Status OpenFiles();
+  absl::Status FinishFiles(const v1::SnapshotEnd& end);
+  absl::Status FinishRdb(const v1::SnapshotEnd& end);
   absl::Status OpenInstaller();
   bool CommitIsDue() const;
   absl::Status Commit();
@@ -104,10 +115,11 @@ class StagedInstall {
   const uint64_t number_;
   InstallRecord record_;  // the point as saved, the rest as it is now
   InstallJournal journal_;
-  std::unique_ptr<SnapshotInstaller> installer_;  // made when it is needed
+  std::unique_ptr<SnapshotInstaller> installer_;  // of an RDB stream; made when it is needed
+  std::unique_ptr<FileInstall> files_;            // of files; until they are loaded
   int64_t committed_micros_ = 0;
   int strikes_ = 0;
-  uint64_t struck_chunks_ = 0;  // most that were taken before one was refused
+  uint64_t struck_bytes_ = 0;  // most that were taken before something was refused
   Received untold_;
 
   bool quarantined_ = false;

@@ -141,6 +141,8 @@ const std::vector<Key>& Keys() {
        Micros(&C::bootstrap_join_window_micros, 0)},
       {"bootstrap.max_snapshot_age", "an older snapshot is given up; what it was for goes on from a newer one (30m)",
        Micros(&C::bootstrap_max_snapshot_age_micros, 1'000'000)},
+      {"bootstrap.form", "how a snapshot travels: auto (as store files if both ends can, else RDB) or rdb (auto)",
+       OneOf(&C::bootstrap_form, {"auto", "rdb"})},
       {"bootstrap.rate_limit", "bytes a second of all snapshots that are sent (0B = no limit)",
        Bytes(&C::bootstrap_rate_limit, 0)},
       {"replication.follow_primary",

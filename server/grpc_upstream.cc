@@ -8,6 +8,7 @@
 
 #include "client/channel.h"
 #include "client/rpc_status.h"
+#include "server/read_ahead.h"
 #include "towline/v1/replication_service.grpc.pb.h"
 
 namespace towline {
@@ -201,26 +202,29 @@ class GrpcSnapshotStream final
 
 class GrpcUpstream final : public Upstream {
  public:
-  explicit GrpcUpstream(std::string endpoint)
+  GrpcUpstream(std::string endpoint, Executor& executor)
       : endpoint_(std::move(endpoint)),
+        executor_(executor),
         stub_(v1::ReplicationService::NewStub(client::MakeChannel(endpoint_, client::Connection::kDedicated))) {}
 
   std::string endpoint() const override { return endpoint_; }
   std::unique_ptr<PullStream> OpenPull() override { return std::make_unique<GrpcPullStream>(*stub_); }
   std::unique_ptr<SnapshotStream> OpenSnapshot(const v1::FetchSnapshotRequest& request) override {
-    return std::make_unique<GrpcSnapshotStream>(client::MakeChannel(endpoint_, client::Connection::kDedicated),
-                                                request);
+    return std::make_unique<ReadAheadStream>(
+        std::make_unique<GrpcSnapshotStream>(client::MakeChannel(endpoint_, client::Connection::kDedicated), request),
+        executor_);
   }
 
  private:
   const std::string endpoint_;
+  Executor& executor_;
   const std::unique_ptr<v1::ReplicationService::Stub> stub_;
 };
 
 }  // namespace
 
-std::unique_ptr<Upstream> NewGrpcUpstream(const std::string& endpoint) {
-  return std::make_unique<GrpcUpstream>(endpoint);
+std::unique_ptr<Upstream> NewGrpcUpstream(const std::string& endpoint, Executor& executor) {
+  return std::make_unique<GrpcUpstream>(endpoint, executor);
 }
 
 absl::StatusOr<v1::PullStart> AskForStart(const std::string& endpoint, int64_t timeout_micros) {

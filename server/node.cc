@@ -35,15 +35,18 @@ RewindOptions RewindOptionsOf(const NodeConfig& config) {
 // The live generation as the serving side sees it.
 class Node::LiveAdapter final : public LogAndState {
  public:
-  explicit LiveAdapter(std::shared_ptr<Generation> generation) : generation_(std::move(generation)) {}
+  LiveAdapter(std::shared_ptr<Generation> generation, std::optional<FileSnapshotPlace> file_snapshots)
+      : generation_(std::move(generation)), file_snapshots_(std::move(file_snapshots)) {}
   uint64_t number() const override { return generation_->number(); }
   wal::Spool& spool() override { return generation_->spool(); }
   StateStore& state() override { return generation_->state(); }
   Applier& applier() override { return generation_->applier(); }
+  std::optional<FileSnapshotPlace> file_snapshots() const override { return file_snapshots_; }
   const std::shared_ptr<Generation>& generation() const { return generation_; }
 
  private:
   const std::shared_ptr<Generation> generation_;
+  const std::optional<FileSnapshotPlace> file_snapshots_;
 };
 
 Node::Node(const NodeConfig& config, const NodeDependencies& deps)
@@ -82,7 +85,7 @@ absl::StatusOr<std::unique_ptr<Node>> Node::Open(const NodeConfig& config, const
   }
   if (node->directory_.live != nullptr) {
     MutexLock lock(&node->mutex_);
-    node->live_ = std::make_shared<LiveAdapter>(node->directory_.live);
+    node->live_ = node->MakeLive(node->directory_.live);
   }
   node->directory_.live.reset();
   SourceOptions options;
@@ -178,6 +181,7 @@ ReplicaOptions Node::PullOptions() const {
   options.node_id = config_.node_id;
   options.advertised_address = advertised_;
   options.process_instance = process_instance_;
+  options.file_form = FileForm();
   options.credit_bytes = config_.replication_credit_bytes;
   options.stall_timeout_micros = config_.replication_stall_timeout_micros;
   return options;
@@ -257,8 +261,18 @@ void Node::SwitchGeneration(std::shared_ptr<Generation> generation) {
   if (const absl::Status status = directory_.slots->SwitchDataGeneration(number, first, end); !status.ok())
     Fatal(status);
   MutexLock lock(&mutex_);
-  live_ = std::make_shared<LiveAdapter>(std::move(generation));
+  live_ = MakeLive(std::move(generation));
 }
+
+std::shared_ptr<Node::LiveAdapter> Node::MakeLive(std::shared_ptr<Generation> generation) const {
+  std::optional<FileSnapshotPlace> files;
+  if (const std::string form = FileForm(); !form.empty()) {
+    files.emplace(FileSnapshotPlace{deps_.fs, SnapshotsDirectory(config_.data_dir, generation->number()), form});
+  }
+  return std::make_shared<LiveAdapter>(std::move(generation), std::move(files));
+}
+
+std::string Node::FileForm() const { return config_.bootstrap_form == "rdb" ? "" : deps_.stores.file_form(); }
 
 void Node::SetRewinding(bool rewinding) {
   rewinding_.store(rewinding);

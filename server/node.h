@@ -170,6 +170,9 @@ class Node final : public SourceHost, public ReplicaHost, public FailoverHost {
 
  private:
   class LiveAdapter;
+  std::shared_ptr<LiveAdapter> MakeLive(std::shared_ptr<Generation> generation) const;
+  // Of store files that this node sends and takes; empty = none.
+  std::string FileForm() const;
   static constexpr int kBookmarkWaitsMax = 2;
 
   Node(const NodeConfig& config, const NodeDependencies& deps);

@@ -282,9 +282,10 @@ class MemoryStore : public Store {
     return absl::OkStatus();
   }
 
-  absl::Status Checkpoint(const std::string& directory) override {
+  absl::StatusOr<FileSums> Checkpoint(const std::string& directory) override {
     MutexLock lock(&flush_mutex_);
-    return disk_->Save(directory, flushed_);
+    TOWLINE_RETURN_IF_ERROR(disk_->Save(directory, flushed_));
+    return FileSums();
   }
 
   StoreStats Stats() override {

@@ -20,6 +20,12 @@
 
 namespace towline {
 
+// How a state travels. The numbers stand in install journals.
+enum class SnapshotForm : uint8_t {
+  kRdb = 0,    // as an RDB stream, which any node reads
+  kFiles = 1,  // as the files of its store, between engines of the same form
+};
+
 inline constexpr size_t kSnapshotChunkBytes = 1 << 20;
 
 // What stands in the AUX fields at the head of the stream.

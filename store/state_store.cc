@@ -167,9 +167,13 @@ Position StateStore::applied() const {
   return applied_;
 }
 
-absl::StatusOr<Lsn> StateStore::PersistedLsn() {
+absl::StatusOr<Position> StateStore::Persisted() {
   TOWLINE_ASSIGN_OR_RETURN(const std::optional<std::string> raw, store_->GetPersisted(kPositionKey));
-  TOWLINE_ASSIGN_OR_RETURN(const Position position, ToPosition(raw));
+  return ToPosition(raw);
+}
+
+absl::StatusOr<Lsn> StateStore::PersistedLsn() {
+  TOWLINE_ASSIGN_OR_RETURN(const Position position, Persisted());
   return position.lsn;
 }
 

@@ -129,7 +129,8 @@ class StateStore {
   // Last applied position. Requires nothing.
   Position applied() const TOWLINE_EXCLUDES(mutex_);
 
-  // LSN with which the store alone would reopen after power loss.
+  // With which the store alone would reopen after power loss.
+  absl::StatusOr<Position> Persisted();
   absl::StatusOr<Lsn> PersistedLsn();
 
   // The entry, unless it does not exist or is expired at `now_ms` (0 = show expired ones too).

@@ -8,6 +8,7 @@
 #define TOWLINE_STORE_STORE_H_
 
 #include <cstdint>
+#include <map>
 #include <memory>
 #include <optional>
 #include <string>
@@ -55,6 +56,9 @@ class StoreBatch {
   virtual void DeleteRange(absl::string_view begin, absl::string_view end) = 0;  // half-open
 };
 
+// CRC-32C of whole files as the engine wrote them, by name.
+using FileSums = std::map<std::string, uint32_t>;
+
 struct StoreStats {
   uint64_t estimated_keys = 0;
   uint64_t disk_bytes = 0;
@@ -84,9 +88,10 @@ class Store {
   virtual absl::Status Flush(bool wait) = 0;
 
   // A consistent copy of what is persisted in a new directory, by hard links. Does not flush. Its contents are durable
-  // before return, its name once the parent directory is synced.
+  // before return, its name once the parent directory is synced. Returns the sums of those of its files of which the
+  // engine keeps one.
   // Files of a store are never changed in place, so links to those of a copy make further copies.
-  virtual absl::Status Checkpoint(const std::string& directory) = 0;
+  virtual absl::StatusOr<FileSums> Checkpoint(const std::string& directory) = 0;
 
   virtual StoreStats Stats() = 0;
 };
@@ -133,6 +138,9 @@ class StoreFactory {
 
   // Opens the store in `directory`, creating an empty one if there is none.
   virtual absl::StatusOr<std::unique_ptr<Store>> Open(const std::string& directory) = 0;
+
+  // What another factory must say too if its stores are to open this one's checkpoints; empty = there is no such other.
+  virtual std::string file_form() const { return ""; }
 
   // A loader for the store in `directory`.
   virtual absl::StatusOr<std::unique_ptr<StoreBulkLoader>> NewBulkLoader(const std::string& directory,

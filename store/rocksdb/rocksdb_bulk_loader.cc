@@ -77,16 +77,22 @@ absl::Status RocksDbBulkLoader::CloseFile() {
   TOWLINE_RETURN_IF_ERROR(FromRocksDb(finished, path_));
   last_key_ = info.largest_key;
   if (plain_files_left_ == 0 && info.file_size > pending_bytes_ / 10 * 9) plain_files_left_ = kPlainFiles;
-  TOWLINE_RETURN_IF_ERROR(TakeIn(path_));
+  TOWLINE_RETURN_IF_ERROR(TakeIn(path_, info));
   pending_bytes_ = 0;
   return absl::OkStatus();
 }
 
-absl::Status RocksDbBulkLoader::TakeIn(const std::string& path) {
-  rocksdb::IngestExternalFileOptions options;
-  options.move_files = true;
-  options.write_global_seqno = false;
-  return FromRocksDb(db_->IngestExternalFile({path}, options), absl::StrCat("cannot take in ", path));
+absl::Status RocksDbBulkLoader::TakeIn(const std::string& path, const rocksdb::ExternalSstFileInfo& info) {
+  rocksdb::IngestExternalFileArg file;
+  file.column_family = db_->DefaultColumnFamily();
+  file.external_files = {path};
+  file.files_checksums = {info.file_checksum};
+  file.files_checksum_func_names = {info.file_checksum_func_name};
+  file.options.move_files = true;
+  file.options.write_global_seqno = false;
+  // The writer has just made it: reading the file for that would cost as much as writing it.
+  file.options.verify_file_checksum = false;
+  return FromRocksDb(db_->IngestExternalFiles({file}), absl::StrCat("cannot take in ", path));
 }
 
 absl::Status RocksDbBulkLoader::Add(absl::string_view key, absl::string_view value) {
@@ -114,8 +120,9 @@ absl::Status RocksDbBulkLoader::WriteUnordered() {
   TOWLINE_RETURN_IF_ERROR(unordered_.ForEach([&](absl::string_view key, absl::string_view value) {
     return FromRocksDb(writer.Put(ToSlice(key), ToSlice(value)), path);
   }));
-  TOWLINE_RETURN_IF_ERROR(FromRocksDb(writer.Finish(), path));
-  TOWLINE_RETURN_IF_ERROR(TakeIn(path));
+  rocksdb::ExternalSstFileInfo info;
+  TOWLINE_RETURN_IF_ERROR(FromRocksDb(writer.Finish(&info), path));
+  TOWLINE_RETURN_IF_ERROR(TakeIn(path, info));
   unordered_.Clear();
   return absl::OkStatus();
 }

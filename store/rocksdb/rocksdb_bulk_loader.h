@@ -42,7 +42,7 @@ class RocksDbBulkLoader : public StoreBulkLoader {
   std::string NextPath();
   absl::Status OpenFile();
   absl::Status CloseFile();
-  absl::Status TakeIn(const std::string& path);
+  absl::Status TakeIn(const std::string& path, const rocksdb::ExternalSstFileInfo& info);
   absl::Status WriteUnordered();
   void RemoveIngestDirectory();
 
@@ -56,7 +56,7 @@ class RocksDbBulkLoader : public StoreBulkLoader {
   uint64_t files_ = 0;
   uint64_t plain_files_left_ = 0;  // files to write without trying to compress
   uint64_t pending_bytes_ = 0;     // in the open file
-  std::string last_key_;  // of the file before
+  std::string last_key_;           // of the file before
   bool started_ = false;
 
   SortedRun unordered_;

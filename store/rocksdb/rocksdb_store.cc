@@ -4,6 +4,7 @@
 #include <optional>
 #include <string>
 #include <utility>
+#include <vector>
 
 #include "absl/strings/str_cat.h"
 
@@ -11,6 +12,8 @@
 #include "common/mutex.h"
 #include "rocksdb/db.h"
 #include "rocksdb/utilities/checkpoint.h"
+#include "rocksdb/version.h"
+#include "store/rocksdb/file_sums.h"
 #include "store/rocksdb/rocksdb_batch.h"
 #include "store/rocksdb/rocksdb_bulk_loader.h"
 #include "store/rocksdb/rocksdb_util.h"
@@ -105,7 +108,7 @@ class RocksDbStore : public Store {
     return FromRocksDb(db_->Flush(options), absl::StrCat("cannot flush ", directory_));
   }
 
-  absl::Status Checkpoint(const std::string& directory) override {
+  absl::StatusOr<FileSums> Checkpoint(const std::string& directory) override {
     rocksdb::Checkpoint* made = nullptr;
     rocksdb::Status status = rocksdb::Checkpoint::Create(db_.get(), &made);
     const std::unique_ptr<rocksdb::Checkpoint> checkpoint(made);
@@ -113,7 +116,16 @@ class RocksDbStore : public Store {
     constexpr uint64_t kNoFlush = std::numeric_limits<uint64_t>::max();
     if (status.ok()) status = checkpoint->CreateCheckpoint(directory, kNoFlush);
     TOWLINE_RETURN_IF_ERROR(FromRocksDb(status, absl::StrCat("cannot make checkpoint ", directory)));
-    return SyncParent(directory);
+    TOWLINE_RETURN_IF_ERROR(SyncParent(directory));
+    // Of what is live now. A file that was dropped since has none, and one that was added is in no copy.
+    std::vector<rocksdb::LiveFileMetaData> files;
+    db_->GetLiveFilesMetaData(&files);
+    FileSums sums;
+    for (const rocksdb::LiveFileMetaData& file : files) {
+      const std::optional<uint32_t> sum = FileSumOf(file.file_checksum_func_name, file.file_checksum);
+      if (sum.has_value()) sums.emplace(file.relative_filename, *sum);
+    }
+    return sums;
   }
 
   StoreStats Stats() override {
@@ -158,6 +170,11 @@ class RocksDbStoreFactory : public StoreFactory {
     std::unique_ptr<rocksdb::DB> db;
     TOWLINE_RETURN_IF_ERROR(OpenDatabase(options_, directory, &db));
     return std::make_unique<RocksDbStore>(std::move(db), directory);
+  }
+
+  // A newer engine reads the files of an older one, but not the other way round.
+  std::string file_form() const override {
+    return absl::StrCat("rocksdb-", ROCKSDB_MAJOR, ".", ROCKSDB_MINOR, " state-1");
   }
 
   absl::StatusOr<std::unique_ptr<StoreBulkLoader>> NewBulkLoader(const std::string& directory, BulkLoad mode) override {

@@ -13,6 +13,7 @@
 #include "rocksdb/file_system.h"
 #include "rocksdb/filter_policy.h"
 #include "rocksdb/table.h"
+#include "store/rocksdb/file_sums.h"
 #include "store/rocksdb/hinted_memtable.h"
 
 namespace towline {
@@ -113,6 +114,8 @@ rocksdb::Options EngineOptions(const RocksDbOptions& options, std::shared_ptr<ro
   table.cache_index_and_filter_blocks_with_high_priority = true;
   table.pin_l0_filter_and_index_blocks_in_cache = true;
   engine.table_factory.reset(rocksdb::NewBlockBasedTableFactory(table));
+
+  engine.file_checksum_gen_factory = NewFileSumFactory();
 
   engine.info_log = std::make_shared<NoLog>();
   engine.stats_dump_period_sec = 0;

@@ -24,6 +24,8 @@ struct Received {
 
 class SnapshotSessionTest : public SourceTest {
  protected:
+  explicit SnapshotSessionTest(bool store_files = false) : SourceTest(store_files) {}
+
   void SetUp() override {
     options_.planner.replay_max_bytes = 1000;  // everything is too large to be replayed
     SourceTest::SetUp();

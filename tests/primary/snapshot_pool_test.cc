@@ -21,7 +21,7 @@ class SnapshotPoolTest : public SourceTest {
   SharedSnapshotPtr Make(SnapshotPool& pool) {
     SnapshotMeta meta;
     meta.cluster_id = kCluster;
-    absl::StatusOr<SharedSnapshotPtr> made = pool.Make(host_.live, meta, host_.view.history);
+    absl::StatusOr<SharedSnapshotPtr> made = pool.Make(SnapshotForm::kRdb, host_.live, meta, host_.view.history);
     EXPECT_THAT(made, IsOk());
     return *std::move(made);
   }
@@ -85,19 +85,19 @@ TEST_F(SnapshotPoolTest, SoManyStreamsAndNoMoreWhoIsSentAwayIsToldWhenToComeBack
 TEST_F(SnapshotPoolTest, AYoungOneIsJoinedAnOldOneIsNot) {
   Write(5);
   SnapshotPool pool(clock_, rng_, pool_options_);
-  EXPECT_EQ(pool.Newest(1, 0, true), nullptr);
+  EXPECT_EQ(pool.Newest(SnapshotForm::kRdb, 1, 0, true), nullptr);
   const SharedSnapshotPtr old = Make(pool);
   clock_.Advance(pool_options_.join_micros);
-  EXPECT_EQ(pool.Newest(1, 6, true), old);
-  EXPECT_EQ(pool.Newest(2, 0, true), nullptr);   // of another data generation
-  EXPECT_EQ(pool.Newest(1, 7, false), nullptr);  // the log behind it is needed from a later LSN
+  EXPECT_EQ(pool.Newest(SnapshotForm::kRdb, 1, 6, true), old);
+  EXPECT_EQ(pool.Newest(SnapshotForm::kRdb, 2, 0, true), nullptr);   // of another data generation
+  EXPECT_EQ(pool.Newest(SnapshotForm::kRdb, 1, 7, false), nullptr);  // the log behind it is needed from a later LSN
   clock_.Advance(1);
-  EXPECT_EQ(pool.Newest(1, 0, true), nullptr);
-  EXPECT_EQ(pool.Newest(1, 0, false), old);
+  EXPECT_EQ(pool.Newest(SnapshotForm::kRdb, 1, 0, true), nullptr);
+  EXPECT_EQ(pool.Newest(SnapshotForm::kRdb, 1, 0, false), old);
   Write(1);
   const SharedSnapshotPtr young = Make(pool);
-  EXPECT_EQ(pool.Newest(1, 0, true), young);
-  EXPECT_EQ(pool.Newest(1, 0, false), young);
+  EXPECT_EQ(pool.Newest(SnapshotForm::kRdb, 1, 0, true), young);
+  EXPECT_EQ(pool.Newest(SnapshotForm::kRdb, 1, 0, false), young);
 }
 
 TEST_F(SnapshotPoolTest, TooOldAOneIsGivenUpAndNotFoundAnyMore) {
@@ -109,7 +109,7 @@ TEST_F(SnapshotPoolTest, TooOldAOneIsGivenUpAndNotFoundAnyMore) {
   clock_.Advance(1);
   EXPECT_TRUE(pool.IsExpired(*snapshot));
   EXPECT_EQ(pool.Find(snapshot->id), nullptr);
-  EXPECT_EQ(pool.Newest(1, 0, false), nullptr);
+  EXPECT_EQ(pool.Newest(SnapshotForm::kRdb, 1, 0, false), nullptr);
   pool.Tick();
   EXPECT_EQ(pool.Status().live, 1u);  // a stream still holds it
   snapshot.reset();

@@ -46,6 +46,9 @@ class FakeGeneration : public LogAndState {
   wal::Spool& spool() override { return *spool_; }
   StateStore& state() override { return *state_; }
   Applier& applier() override { return applier_; }
+  std::optional<FileSnapshotPlace> file_snapshots() const override { return files; }
+
+  std::optional<FileSnapshotPlace> files;  // set before snapshots are asked for
 
  private:
   const uint64_t number_;
@@ -136,6 +139,9 @@ class Owner {
 
 class SourceTest : public ::testing::Test {
  protected:
+  // With `store_files` stores are in files of fs_.
+  explicit SourceTest(bool store_files = false) : stores_({.file_system = store_files ? &fs_ : nullptr}) {}
+
   void SetUp() override;
   void TearDown() override;
 

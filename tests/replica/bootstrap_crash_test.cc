@@ -91,6 +91,16 @@ TEST_F(BootstrapCrashTest, EveryCrashStateHoldsOneWholeStateAndConverges) {
   EXPECT_GT(node_->control().Get().exact_from.lsn, node_->control().Get().base.lsn);  // it rolled
 }
 
+TEST_F(BootstrapCrashTest, EveryCrashStateOfFilesHoldsOneWholeStateAndConverges) {
+  files_ = true;
+  RunWithCrashes(1);
+  EXPECT_THAT(wrong_, ::testing::IsEmpty());
+  EXPECT_GT(states_, 100);
+  ExpectHoldsLog();
+  EXPECT_EQ(node_->control().Get().base.lsn, kSecondRead);  // of the newer snapshot, which is exact
+  EXPECT_EQ(node_->control().Get().exact_from.lsn, kSecondRead);
+}
+
 class PlantedLoadFaultTest : public BootstrapCrashTest, public ::testing::WithParamInterface<const char*> {};
 
 TEST_P(PlantedLoadFaultTest, IsCaught) {

@@ -16,8 +16,8 @@ namespace {
 
 using ::testing::HasSubstr;
 
-constexpr char kDoc[] = "docs/formats/install_v1.md";
-constexpr char kGolden[] = "tests/golden/install_v1.hex";
+constexpr char kDoc[] = "docs/formats/install_v2.md";
+constexpr char kGolden[] = "tests/golden/install_v2.hex";
 
 // The record of the document's example.
 InstallRecord Example() {
@@ -78,6 +78,7 @@ TEST(InstallFormatTest, FixedFieldsLieWhereTheDocumentSays) {
   const auto fields = FormatFields(kDoc);
   const std::vector<std::pair<std::string, std::function<void(R&)>>> changes = {
       {"phase", [](R& r) { r.phase = static_cast<InstallPhase>(~static_cast<uint8_t>(r.phase)); }},
+      {"form", [](R& r) { r.form = static_cast<SnapshotForm>(~static_cast<uint8_t>(r.form)); }},
       {"incarnation", [](R& r) { r.incarnation = ~r.incarnation; }},
       {"snapshot_id", [](R& r) { r.snapshot_id = ~r.snapshot_id; }},
       {"common_lsn", [](R& r) { r.common_lsn = ~r.common_lsn; }},
@@ -127,29 +128,39 @@ TEST(InstallFormatTest, GoldenBytesAreThoseOfTheDocumentAndTheCode) {
 }
 
 TEST(InstallFormatTest, EveryRecordComesBackWhole) {
-  EXPECT_THAT(DecodeInstall(1, EncodeInstall(Example())), IsOkAndHolds(Example()));
-  EXPECT_THAT(DecodeInstall(1, EncodeInstall(Smallest())), IsOkAndHolds(Smallest()));
+  EXPECT_THAT(DecodeInstall(kInstallVersion, EncodeInstall(Example())), IsOkAndHolds(Example()));
+  EXPECT_THAT(DecodeInstall(kInstallVersion, EncodeInstall(Smallest())), IsOkAndHolds(Smallest()));
   InstallRecord large = Example();
   large.phase = InstallPhase::kReplaying;
   large.point.cursor.last_key = std::string(kKeySizeMax, '\xff');
   large.point.indexed_key = std::string("\0\n", 2);
   for (Term term = 3; term < 3000; ++term) large.point.meta.history.push_back({term, 300 + term, term});
-  EXPECT_THAT(DecodeInstall(1, EncodeInstall(large)), IsOkAndHolds(large));
+  EXPECT_THAT(DecodeInstall(kInstallVersion, EncodeInstall(large)), IsOkAndHolds(large));
 }
 
 TEST(InstallFormatTest, AnotherVersionIsRefusedByNumber) {
-  const auto result = DecodeInstall(2, EncodeInstall(Example()));
+  const auto result = DecodeInstall(3, EncodeInstall(Example()));
   EXPECT_THAT(result, StatusIs(absl::StatusCode::kFailedPrecondition));
   EXPECT_THAT(result, ReasonIs("install_version"));
-  EXPECT_THAT(std::string(result.status().message()), HasSubstr("format version 2"));
+  EXPECT_THAT(std::string(result.status().message()), HasSubstr("format version 3"));
+}
+
+TEST(InstallFormatTest, TheVersionBeforeIsReadAndHadOneForm) {
+  EXPECT_THAT(DecodeInstall(1, EncodeInstall(Example())), IsOkAndHolds(Example()));
+  InstallRecord files = Example();
+  files.form = SnapshotForm::kFiles;
+  EXPECT_THAT(DecodeInstall(2, EncodeInstall(files)), IsOkAndHolds(files));
+  EXPECT_THAT(DecodeInstall(1, EncodeInstall(files)), ReasonIs("install_damaged"));
+  files.form = static_cast<SnapshotForm>(2);
+  EXPECT_THAT(DecodeInstall(2, EncodeInstall(files)), ReasonIs("install_damaged"));
 }
 
 TEST(InstallFormatTest, EveryCutAndEveryTailIsRefused) {
   const std::string whole = EncodeInstall(Example());
   for (size_t size = 0; size < whole.size(); ++size) {
-    ASSERT_THAT(DecodeInstall(1, whole.substr(0, size)), ReasonIs("install_damaged")) << size;
+    ASSERT_THAT(DecodeInstall(kInstallVersion, whole.substr(0, size)), ReasonIs("install_damaged")) << size;
   }
-  EXPECT_THAT(DecodeInstall(1, whole + std::string(1, '\0')), ReasonIs("install_damaged"));
+  EXPECT_THAT(DecodeInstall(kInstallVersion, whole + std::string(1, '\0')), ReasonIs("install_damaged"));
 }
 
 TEST(InstallFormatTest, AnyBytesAreDecodedOrRefusedWithoutHarm) {
@@ -162,7 +173,7 @@ TEST(InstallFormatTest, AnyBytesAreDecodedOrRefusedWithoutHarm) {
     for (uint64_t n = bytes.empty() ? 0 : changes; n > 0; --n) {
       bytes[rng.Below(bytes.size())] = static_cast<char>(rng.Next());
     }
-    const auto decoded = DecodeInstall(1, bytes);
+    const auto decoded = DecodeInstall(kInstallVersion, bytes);
     if (decoded.ok()) {
       ASSERT_EQ(EncodeInstall(*decoded), bytes);
     } else {
@@ -176,6 +187,7 @@ TEST(InstallFormatTest, WhatNoJournalMayHoldIsNotRead) {
   const std::vector<std::pair<const char*, std::function<void(R&)>>> faults = {
       {"phase 0", [](R& r) { r.phase = static_cast<InstallPhase>(0); }},
       {"phase 3", [](R& r) { r.phase = static_cast<InstallPhase>(3); }},
+      {"form", [](R& r) { r.form = static_cast<SnapshotForm>(~static_cast<uint8_t>(r.form)); }},
       {"incarnation", [](R& r) { r.incarnation = 0; }},
       {"snapshot_id", [](R& r) { r.snapshot_id = 0; }},
       {"cluster_id", [](R& r) { r.point.meta.cluster_id.pop_back(); }},
@@ -190,12 +202,12 @@ TEST(InstallFormatTest, WhatNoJournalMayHoldIsNotRead) {
   for (const auto& [name, fault] : faults) {
     R record = Example();
     fault(record);
-    EXPECT_THAT(DecodeInstall(1, EncodeInstall(record)), ReasonIs("install_damaged")) << name;
+    EXPECT_THAT(DecodeInstall(kInstallVersion, EncodeInstall(record)), ReasonIs("install_damaged")) << name;
   }
   std::string bytes = EncodeInstall(Example());
-  for (const size_t reserved : {1, 2, 3}) {
+  for (const size_t reserved : {2, 3}) {
     bytes[reserved] = 1;
-    EXPECT_THAT(DecodeInstall(1, bytes), ReasonIs("install_damaged")) << reserved;
+    EXPECT_THAT(DecodeInstall(kInstallVersion, bytes), ReasonIs("install_damaged")) << reserved;
     bytes[reserved] = 0;
   }
 }

@@ -19,6 +19,7 @@ ReplicaOptions TestReplicaOptions() {
   options.node_id = "r1";
   options.advertised_address = "127.0.0.1:7701";
   options.process_instance = 11;
+  options.file_form = "memory-1";  // what sources in tests send of their own accord
   return options;
 }
 

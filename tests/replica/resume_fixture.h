@@ -54,23 +54,30 @@ class ResumeFixture : public ::testing::Test {
         return snapshot.inbox.Close(refusal_);
       }
       snapshot.inbox.SetMessageMicros(60'000);
+      if (files_) {
+        return SendSome(snapshot, MakeFileSnapshot(log_, read_, snapshot.request, kChunkBytes, snapshot_id_));
+      }
       const v1::PullStart& start = snapshot.request.start();
       const v1::SnapshotCursor& cursor = start.snapshot_cursor();
       Stream stream = start.has_snapshot_cursor()
                           ? MakeSnapshotRest(log_, cursor.position().lsn(), read_, cursor, kChunkBytes, snapshot_id_)
                           : MakeSnapshot(log_, read_, kChunkBytes, snapshot_id_);
-      const size_t whole = stream.size();
-      if (change_) change_(stream);
-      const size_t sent = messages_ == 0 ? stream.size() : std::min(messages_, stream.size());
-      for (size_t i = 0; i < sent; ++i) snapshot.inbox.Send(std::move(stream[i]));
-      if (sent < whole) snapshot.inbox.Close(absl::UnavailableError("cut"));
+      SendSome(snapshot, std::move(stream));
     };
+  }
+
+  void SendSome(FakeSnapshot& snapshot, Stream stream) {
+    const size_t whole = stream.size();
+    if (change_) change_(stream);
+    const size_t sent = messages_ == 0 ? stream.size() : std::min(messages_, stream.size());
+    for (size_t i = 0; i < sent; ++i) snapshot.inbox.Send(std::move(stream[i]));
+    if (sent < whole) snapshot.inbox.Close(absl::UnavailableError("cut"));
   }
 
   // The replica has records 1 to 10; the log goes on to kLogEnd, with large values, changes of what the first snapshot
   // holds, a new term and new members behind it.
   void AttachAndFallBehind() {
-    node_->Start();
+    node_->Start(options_);
     ASSERT_TRUE(RunUntilApplied(10));
     while (log_.end_lsn() < kFirstRead) PutLarge();
     log_.Put("key-12", "changed");
@@ -123,15 +130,17 @@ class ResumeFixture : public ::testing::Test {
     disk_ = std::move(disk);
     node_ = std::make_unique<ReplicaNode>(disk_.get());
     Script(*node_);
-    node_->Start();
+    node_->Start(options_);
   }
 
+  ReplicaOptions options_ = TestReplicaOptions();
   LogMaker log_;
   Lsn first_retained_ = 1;
   Lsn send_to_ = kLogEnd;                    // records behind it are held back
   uint64_t snapshot_id_ = kFirstSnapshotId;  // the one that lives
   Lsn read_ = kFirstRead;                    // and its position
   size_t messages_ = 0;                      // of each stream; 0 = all
+  bool files_ = false;                       // it sends files
   std::function<void(Stream&)> change_;      // what goes wrong with streams
   int refusals_ = 0;                         // streams to come that end with refusal_
   absl::Status refusal_;

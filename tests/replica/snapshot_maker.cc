@@ -9,13 +9,15 @@
 #include "replica/pull_messages.h"
 #include "store/memory_store.h"
 #include "store/snapshot_codec.h"
+#include "tests/replica/file_stream_maker.h"
+#include "tests/support/sim_file_system.h"
 
 namespace towline::test {
 namespace {
 
 // A store that holds the state of a log at one LSN.
 struct StateAt {
-  StateAt(const LogMaker& log, Lsn lsn) {
+  StateAt(const LogMaker& log, Lsn lsn, FileSystem* fs = nullptr) : factory({.file_system = fs}) {
     auto store = factory.Open("db");
     TOWLINE_CHECK(store.ok());
     auto opened = StateStore::Open(*std::move(store));
@@ -107,6 +109,23 @@ std::vector<v1::FetchSnapshotResponse> MakeSnapshotRest(const LogMaker& log, Lsn
   SnapshotCursor at{cursor.sequence(), cursor.last_key(), cursor.keys(), cursor.bytes(), cursor.crc64(), {}};
   if (at.sequence != 0) TOWLINE_CHECK(Sum128::Parse(cursor.digest(), &at.digest));
   return MakeStream(log, lsn, read_lsn, snapshot_id, at, chunk_bytes);
+}
+
+std::vector<v1::FetchSnapshotResponse> MakeFileSnapshot(const LogMaker& log, Lsn lsn,
+                                                        const v1::FetchSnapshotRequest& request, size_t chunk_bytes,
+                                                        uint64_t snapshot_id) {
+  SimFileSystem fs;
+  {
+    const StateAt at(log, lsn, &fs);
+    TOWLINE_CHECK(at.state->store().Flush(/*wait=*/true).ok());
+  }
+  const Files files = {{"ALWAYS", std::string(3 * chunk_bytes + 100, 'x')}, {"MEMSTORE", fs.Contents("db/MEMSTORE")}};
+  std::vector<v1::FetchSnapshotResponse> stream = MakeFileStream(files, request, chunk_bytes, snapshot_id);
+  v1::FetchSnapshotResponse header = MakeHeader(log, lsn, lsn, snapshot_id, 0);
+  *header.mutable_header()->mutable_files() = stream[0].header().files();
+  header.mutable_header()->set_estimated_bytes(stream[0].header().estimated_bytes());
+  stream[0] = std::move(header);
+  return stream;
 }
 
 StateDigest DigestOf(const LogMaker& log, Lsn lsn) {

@@ -23,6 +23,11 @@ std::vector<v1::FetchSnapshotResponse> MakeSnapshotRest(const LogMaker& log, Lsn
                                                         const v1::SnapshotCursor& cursor, size_t chunk_bytes = 256,
                                                         uint64_t snapshot_id = kFirstSnapshotId);
 
+// The same as files of a store (MEMSTORE and one that never changes), without what `request` says is held.
+std::vector<v1::FetchSnapshotResponse> MakeFileSnapshot(const LogMaker& log, Lsn lsn,
+                                                        const v1::FetchSnapshotRequest& request, size_t chunk_bytes,
+                                                        uint64_t snapshot_id = kFirstSnapshotId);
+
 // Digest of the state of `log` at `lsn`.
 StateDigest DigestOf(const LogMaker& log, Lsn lsn);
 

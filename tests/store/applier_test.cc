@@ -45,7 +45,7 @@ class FaultyStore : public Store {
     ++flushes;
     return flush_error.ok() ? inner_->Flush(wait) : flush_error;
   }
-  absl::Status Checkpoint(const std::string& directory) override { return inner_->Checkpoint(directory); }
+  absl::StatusOr<FileSums> Checkpoint(const std::string& directory) override { return inner_->Checkpoint(directory); }
   StoreStats Stats() override { return inner_->Stats(); }
 
   int writes = 0;

@@ -1,0 +1,281 @@
+#include "replica/file_install.h"
+
+#include <algorithm>
+#include <cstring>
+#include <optional>
+#include <utility>
+
+#include "absl/strings/ascii.h"
+#include "absl/strings/match.h"
+#include "absl/strings/numbers.h"
+#include "absl/strings/str_cat.h"
+
+#include "common/checksum.h"
+#include "common/data_layout.h"
+#include "common/error.h"
+#include "common/names.h"
+#include "towline/v1/replication_service.pb.h"
+
+namespace towline {
+namespace {
+
+constexpr char kPart[] = "part";
+constexpr size_t kCrcDigits = 8;
+constexpr size_t kNameSizeMax = 64;
+constexpr size_t kReadBytes = 1 << 20;
+
+absl::Status Bad(absl::string_view what) { return MakeError(absl::StatusCode::kDataLoss, "bad_snapshot", what); }
+
+bool IsFileName(absl::string_view name) {
+  if (name.empty() || name.size() > kNameSizeMax || name[0] == '.') return false;
+  return std::all_of(name.begin(), name.end(),
+                     [](char c) { return absl::ascii_isalnum(c) || c == '.' || c == '-' || c == '_'; });
+}
+
+absl::StatusOr<uint32_t> CrcOf(File& file, uint64_t size) {
+  std::string buffer(std::min<uint64_t>(size, kReadBytes), '\0');
+  uint32_t crc = 0;
+  for (uint64_t offset = 0; offset < size;) {
+    const size_t wanted = std::min<uint64_t>(buffer.size(), size - offset);
+    TOWLINE_ASSIGN_OR_RETURN(const size_t read, file.ReadAt(offset, wanted, buffer.data()));
+    if (read == 0) break;
+    crc = Crc32cExtend(crc, absl::string_view(buffer.data(), read));
+    offset += read;
+  }
+  return crc;
+}
+
+}  // namespace
+
+FileInstall::FileInstall(FileSystem& fs, std::string directory) : fs_(fs), directory_(std::move(directory)) {}
+
+std::string FileInstall::PartPath(absl::string_view name) const {
+  return JoinPath(directory_, absl::StrCat(name, ".", kPart));
+}
+
+std::string FileInstall::WholePath(absl::string_view name, uint32_t crc32c) const {
+  return JoinPath(directory_, absl::StrCat(name, ".", absl::Hex(crc32c, absl::kZeroPad8)));
+}
+
+std::string FileInstall::PathOf(const std::string& name, const Held& held) const {
+  return held.whole ? WholePath(name, held.crc32c) : PartPath(name);
+}
+
+absl::Status FileInstall::LoadPart(const std::string& name) {
+  TOWLINE_ASSIGN_OR_RETURN(const std::unique_ptr<File> file, fs_.Open(PartPath(name), OpenMode::kRead));
+  Held held;
+  TOWLINE_ASSIGN_OR_RETURN(held.bytes, file->Size());
+  held.bytes -= held.bytes % kDirectAlignment;  // what follows shall be aligned, too
+  TOWLINE_ASSIGN_OR_RETURN(held.crc32c, CrcOf(*file, held.bytes));
+  held_.emplace(name, held);
+  return absl::OkStatus();
+}
+
+absl::Status FileInstall::Load() {
+  const absl::StatusOr<std::vector<std::string>> names = fs_.List(directory_);
+  if (absl::IsNotFound(names.status())) return absl::OkStatus();
+  TOWLINE_RETURN_IF_ERROR(names.status());
+  for (const std::string& entry : *names) {
+    const size_t dot = entry.rfind('.');
+    const std::string name = dot == std::string::npos ? "" : entry.substr(0, dot);
+    const std::string suffix = dot == std::string::npos ? "" : entry.substr(dot + 1);
+    Held held;
+    held.whole = suffix.size() == kCrcDigits && absl::SimpleHexAtoi(suffix, &held.crc32c);
+    if (!IsFileName(name) || held_.count(name) != 0 || (!held.whole && suffix != kPart)) {
+      TOWLINE_RETURN_IF_ERROR(RemoveAll(fs_, JoinPath(directory_, entry)));  // none of ours
+      continue;
+    }
+    if (held.whole) {
+      TOWLINE_ASSIGN_OR_RETURN(const std::unique_ptr<File> file,
+                               fs_.Open(JoinPath(directory_, entry), OpenMode::kRead));
+      TOWLINE_ASSIGN_OR_RETURN(held.bytes, file->Size());
+      held_.emplace(name, held);
+      durable_ += held.bytes;
+    } else {
+      TOWLINE_RETURN_IF_ERROR(LoadPart(name));
+    }
+    bytes_ += held_[name].bytes;
+  }
+  return absl::OkStatus();
+}
+
+void FileInstall::FillHeld(v1::FetchSnapshotRequest* request) const {
+  for (const auto& [name, held] : held_) {
+    if (held.bytes == 0) continue;
+    v1::SnapshotFile* file = request->add_held();
+    file->set_name(name);
+    file->set_held_bytes(held.bytes);
+    file->set_held_crc32c(held.crc32c);
+  }
+}
+
+absl::Status FileInstall::CheckHeader(const v1::SnapshotHeader& header) const {
+  const std::string* last = nullptr;
+  for (const v1::SnapshotFile& file : header.files()) {
+    const std::string& name = file.name();
+    if (!IsFileName(name)) return Bad(absl::StrCat("no file is called ", Printable(name)));
+    if (last != nullptr && name <= *last) return Bad("the names of files do not rise");
+    last = &name;
+    const auto found = held_.find(name);
+    const uint64_t held = found == held_.end() ? 0 : found->second.bytes;
+    if (file.held_bytes() != 0 && (file.held_bytes() != held || held > file.size())) {
+      return Bad(absl::StrCat("file ", name, " of ", file.size(), " bytes is to go on behind ", file.held_bytes(),
+                              " bytes, held are ", held));
+    }
+  }
+  return absl::OkStatus();
+}
+
+absl::Status FileInstall::Drop(const std::string& name) {
+  const auto found = held_.find(name);
+  if (found == held_.end()) return absl::OkStatus();
+  const std::string path = PathOf(name, found->second);
+  held_.erase(found);
+  return RemoveAll(fs_, path);
+}
+
+absl::Status FileInstall::Begin(const v1::SnapshotHeader& header) {
+  TOWLINE_RETURN_IF_ERROR(CheckHeader(header));
+  TOWLINE_RETURN_IF_ERROR(MakeDirectoryDurably(fs_, ParentDirectory(directory_), "files"));
+  open_.reset();
+  files_.clear();
+  std::map<std::string, uint64_t> useful;
+  for (const v1::SnapshotFile& file : header.files()) {
+    files_.push_back({file.name(), file.size()});
+    if (file.held_bytes() != 0) useful.emplace(file.name(), file.size());
+  }
+  std::vector<std::string> useless;
+  for (const auto& [name, held] : held_) {
+    // A whole one of another length is the same file in its youth: the name stands for its sum, so it cannot grow.
+    const auto found = useful.find(name);
+    if (found == useful.end()) useless.push_back(name);
+  }
+  for (const std::string& name : useless) TOWLINE_RETURN_IF_ERROR(Drop(name));
+  bytes_ = 0;
+  durable_ = 0;
+  for (auto& [name, held] : held_) {
+    bytes_ += held.bytes;
+    const bool whole = held.bytes == useful[name];
+    if (held.whole && !whole) {
+      const std::string before = PathOf(name, held);
+      held.whole = false;
+      TOWLINE_RETURN_IF_ERROR(fs_.Rename(before, PathOf(name, held)));
+    }
+    if (held.whole) durable_ += held.bytes;
+  }
+  next_ = 0;
+  return SkipWhole();
+}
+
+absl::Status FileInstall::SkipWhole() {
+  for (; next_ < files_.size(); ++next_) {
+    const Named& file = files_[next_];
+    const auto found = held_.find(file.name);
+    if (found != held_.end() && found->second.whole) continue;
+    const uint64_t bytes = found == held_.end() ? 0 : found->second.bytes;
+    if (bytes < file.size) return absl::OkStatus();
+    // Nothing will be sent of it.
+    TOWLINE_RETURN_IF_ERROR(OpenPart(file));
+    TOWLINE_RETURN_IF_ERROR(MakeWhole(file));
+  }
+  return absl::OkStatus();
+}
+
+absl::Status FileInstall::OpenPart(const Named& file) {
+  if (open_ != nullptr) return absl::OkStatus();
+  TOWLINE_ASSIGN_OR_RETURN(std::unique_ptr<File> opened, fs_.Open(PartPath(file.name), OpenMode::kCreateOrOpen));
+  // What a write that failed, or a crash, left behind what is known.
+  TOWLINE_RETURN_IF_ERROR(opened->Truncate(held_[file.name].bytes));
+  // The old state is served meanwhile, from what the kernel has cached of it.
+  opened->WriteDirectly();
+  open_ = std::move(opened);
+  return absl::OkStatus();
+}
+
+absl::Status FileInstall::CheckNext(const v1::SnapshotFileChunk& chunk) const {
+  if (next_ == files_.size()) return Bad("a piece of a file arrived behind the last one");
+  const Named& file = files_[next_];
+  const auto found = held_.find(file.name);
+  const uint64_t bytes = found == held_.end() ? 0 : found->second.bytes;
+  const std::string& data = chunk.data();
+  if (chunk.file() != next_ || chunk.offset() != bytes || data.size() > file.size - bytes ||
+      (data.empty() && bytes < file.size)) {
+    return Bad(absl::StrCat("a piece of ", data.size(), " bytes is of file ", chunk.file(), " from byte ",
+                            chunk.offset(), ", expected is file ", next_, " (", file.name, ", ", file.size,
+                            " bytes) from byte ", bytes));
+  }
+  if (Crc32c(data) != chunk.crc32c()) {
+    return Bad(absl::StrCat("a piece of file ", file.name, " from byte ", bytes, " has a wrong checksum"));
+  }
+  return absl::OkStatus();
+}
+
+absl::Status FileInstall::Add(const v1::SnapshotFileChunk& chunk) {
+  TOWLINE_RETURN_IF_ERROR(CheckNext(chunk));
+  const Named& file = files_[next_];
+  TOWLINE_RETURN_IF_ERROR(OpenPart(file));
+  Held& held = held_[file.name];
+  const std::string& data = chunk.data();
+  // Every message has its bytes somewhere else, and a disk wants them aligned.
+  if (buffer_ == nullptr) buffer_ = std::make_unique<AlignedBuffer>();
+  absl::Status written;
+  for (size_t done = 0; written.ok() && done < data.size(); done += sizeof(buffer_->bytes)) {
+    const absl::string_view part = absl::string_view(data).substr(done, sizeof(buffer_->bytes));
+    std::memcpy(buffer_->bytes, part.data(), part.size());
+    written = open_->WriteAt(held.bytes + done, absl::string_view(buffer_->bytes, part.size()));
+  }
+  if (!written.ok()) {
+    open_.reset();  // the next one cuts off what was written of it
+    return written;
+  }
+  held.bytes += data.size();
+  held.crc32c = Crc32cExtend(held.crc32c, data);
+  bytes_ += data.size();
+  return held.bytes == file.size ? EndFile(file, chunk.file_crc32c()) : absl::OkStatus();
+}
+
+absl::Status FileInstall::EndFile(const Named& file, uint32_t expected) {
+  Held& held = held_[file.name];
+  if (held.crc32c != expected) {
+    open_.reset();
+    bytes_ -= held.bytes;
+    TOWLINE_RETURN_IF_ERROR(Drop(file.name));
+    return Bad(absl::StrCat("file ", file.name, " has a wrong checksum"));
+  }
+  TOWLINE_RETURN_IF_ERROR(MakeWhole(file));
+  ++next_;
+  return SkipWhole();
+}
+
+absl::Status FileInstall::MakeWhole(const Named& file) {
+  Held& held = held_[file.name];
+  absl::Status synced = open_->SyncData();
+  open_.reset();
+  if (!synced.ok()) {
+    // What reached the disk is not known, and a second sync would not say it.
+    bytes_ -= held.bytes;
+    Drop(file.name).IgnoreError();
+    return synced;
+  }
+  TOWLINE_RETURN_IF_ERROR(fs_.Rename(PartPath(file.name), WholePath(file.name, held.crc32c)));
+  held.whole = true;
+  durable_ += held.bytes;
+  return absl::OkStatus();
+}
+
+absl::Status FileInstall::Finish(const std::string& store_directory) {
+  if (files_.empty()) return Bad("no files were named");
+  if (next_ < files_.size())
+    return Bad(absl::StrCat("the stream ended before file ", files_[next_].name, " was whole"));
+  TOWLINE_RETURN_IF_ERROR(RemoveAll(fs_, store_directory));
+  TOWLINE_RETURN_IF_ERROR(fs_.CreateDirectory(store_directory));
+  for (const Named& file : files_) {
+    TOWLINE_RETURN_IF_ERROR(fs_.Link(PathOf(file.name, held_[file.name]), JoinPath(store_directory, file.name)));
+  }
+  TOWLINE_RETURN_IF_ERROR(fs_.SyncDirectory(store_directory));
+  return fs_.SyncDirectory(ParentDirectory(store_directory));
+}
+
+void FileInstall::RemoveOwnNames() { RemoveAll(fs_, directory_).IgnoreError(); }
+
+}  // namespace towline
