@@ -40,8 +40,7 @@ void CommitMembers::Confirm(const std::string& node_id, uint64_t incarnation, Ls
 
 bool CommitMembers::Holds(const MemberInfo& member, Lsn lsn) const {
   const auto found = holders_.find(member.node_id);
-  return found != holders_.end() && found->second.incarnation == member.incarnation &&
-         found->second.flushed_lsn >= lsn;
+  return found != holders_.end() && found->second.incarnation == member.incarnation && found->second.flushed_lsn >= lsn;
 }
 
 // A node that came back with another data directory: what it had promised or held is gone.
@@ -53,8 +52,8 @@ bool CommitMembers::Replaced(const MemberInfo& member) const {
   });
 }
 
-// Whether nodes that do not hold `lsn` could promote somebody by `rule`: a majority of its members, and N - k + 1 of its
-// N counting replicas.
+// Whether nodes that do not hold `lsn` could promote somebody by `rule`: a majority of its members, and N - k + 1 of
+// its N counting replicas.
 bool CommitMembers::QuorumWithout(const Rule& rule, Lsn lsn) const {
   size_t members = 1;  // this node, which holds it
   size_t replicas = 0;

@@ -15,10 +15,10 @@
 
 namespace towline {
 
-// A Members record takes effect only when nodes that have flushed it meet every quorum that could promote somebody under
-// the records before it (docs/adr/0014-commit-levels.md). Until then the stricter of all of them holds: a member counts
-// if every one of them counts it, and the least level is the highest of theirs.
-// Threads: external synchronization.
+// A Members record takes effect only when nodes that have flushed it meet every quorum that could promote somebody
+// under the records before it (docs/adr/0014-commit-levels.md). Until then the stricter of all of them holds: a member
+// counts if every one of them counts it, and the least level is the highest of theirs. Threads: external
+// synchronization.
 class CommitMembers {
  public:
   // `list` is in the log up to `opened_lsn`, the end of the log at the opening. `self` never counts.

@@ -7,6 +7,7 @@
 #ifndef TOWLINE_PRIMARY_FILE_SNAPSHOT_H_
 #define TOWLINE_PRIMARY_FILE_SNAPSHOT_H_
 
+#include <atomic>
 #include <cstdint>
 #include <memory>
 #include <optional>
@@ -19,6 +20,7 @@
 
 #include "common/file_system.h"
 #include "common/types.h"
+#include "primary/file_snapshot_format.h"
 #include "store/state_store.h"
 
 namespace towline {
@@ -27,39 +29,46 @@ class SnapshotFileChunk;
 }  // namespace v1
 
 inline constexpr size_t kFileChunkBytes = 1 << 20;
+// A receiver holds a part of one file, and whole files whose sums the engine knows: those are not read.
+inline constexpr uint64_t kCompareBytesMax = 512ull << 20;
 
 // Threads: all methods from any thread.
 class FileSnapshot {
  public:
-  struct Entry {
-    std::string name;
-    uint64_t size = 0;
-    std::optional<uint32_t> crc32c;  // of the whole file, as the engine wrote it; nullopt = it does not know
-  };
+  using Entry = SnapshotFileEntry;
 
-  // Copies what is persisted of `state` to `directory`, whose parent is made if need be. Errors as CheckpointState, and
-  // those of the disk.
-  static absl::StatusOr<std::unique_ptr<FileSnapshot>> Make(FileSystem& fs, StateStore& state, std::string directory);
-  // Removes the directory.
+  // Copies what is persisted of `state` to `parent`/<id in hex>. `parent` is made if need be. One at a time for each
+  // parent. Errors as CheckpointState, and those of the disk.
+  static absl::StatusOr<std::unique_ptr<FileSnapshot>> Make(FileSystem& fs, StateStore& state,
+                                                            const std::string& parent, uint64_t id,
+                                                            uint64_t created_unix_s);
+  // One that an earlier process made. DATA_LOSS, reason snapshot_damaged, if it is not whole; those of the disk.
+  static absl::StatusOr<std::unique_ptr<FileSnapshot>> Load(FileSystem& fs, const std::string& parent, uint64_t id);
+  // Removes the directory, unless Leave was called.
   ~FileSnapshot();
   FileSnapshot(const FileSnapshot&) = delete;
   FileSnapshot& operator=(const FileSnapshot&) = delete;
 
-  const Position& position() const { return position_; }
-  const std::vector<Entry>& files() const { return files_; }  // by name
-  uint64_t bytes() const { return bytes_; }                   // of all files
+  // A later process may go on with it.
+  void Leave() const { leave_.store(true); }
+
+  const FileSnapshotRecord& record() const { return record_; }
+  const std::vector<Entry>& files() const { return record_.files; }
+  uint64_t bytes() const { return bytes_; }  // of all files
   // Of files that the store has dropped.
   uint64_t PinnedBytes() const;
   absl::StatusOr<std::unique_ptr<File>> Open(const Entry& file) const;
 
  private:
   FileSnapshot(FileSystem& fs, std::string directory) : fs_(fs), directory_(std::move(directory)) {}
+  absl::Status Fill(StateStore& state, uint64_t created_unix_s);
+  absl::Status Check();
 
   FileSystem& fs_;
-  const std::string directory_;
-  Position position_;
-  std::vector<Entry> files_;
+  std::string directory_;
+  FileSnapshotRecord record_;
   uint64_t bytes_ = 0;
+  mutable std::atomic<bool> leave_{false};
 };
 
 // What a receiver holds of a file: its first `bytes` bytes.
@@ -82,8 +91,8 @@ class FileSender {
  public:
   explicit FileSender(const FileSnapshot& snapshot);
 
-  // Before the first Next. Believes nothing: what is held is compared with the file itself, or with the sum that the
-  // engine knows of it.
+  // Before the first Next. Believes nothing: what is held is compared with the sum that the engine knows of the file,
+  // or with the file itself. At most kCompareBytesMax are read for that; what is beyond is sent.
   absl::Status LeaveOut(absl::Span<const HeldFile> held);
   // Bytes of file `index` that are left out.
   uint64_t held_bytes(size_t index) const { return starts_[index].offset; }
@@ -102,13 +111,14 @@ class FileSender {
     uint32_t crc32c = 0;  // of what is before it
   };
 
-  absl::StatusOr<bool> Holds(const FileSnapshot::Entry& file, const HeldFile& held) const;
+  absl::StatusOr<bool> Holds(const FileSnapshot::Entry& file, const HeldFile& held);
 
   const FileSnapshot& snapshot_;
   std::vector<Point> starts_;  // as many as files
   size_t index_ = 0;
   Point at_;                    // in file index_, if it is open
   std::unique_ptr<File> open_;  // file index_
+  uint64_t compared_ = 0;       // bytes that were read for LeaveOut
   uint64_t left_out_ = 0;
   uint64_t sent_ = 0;
   uint64_t chunks_ = 0;

@@ -17,7 +17,7 @@
 namespace towline {
 
 struct FlowOptions {
-  uint64_t max_lag_bytes = 0;            // 0 = off
+  uint64_t max_lag_bytes = 0;               // 0 = off
   int64_t refuse_after_micros = 5'000'000;  // slowed for so long without getting below the limit: refused
   uint64_t queue_bytes_max = 64ull << 20;   // of writes that wait
 };
@@ -41,9 +41,8 @@ struct FlowStats {
 };
 
 // Open until the lag is above the limit; then slowed: writes wait, and go on at three quarters of the pace of the
-// replicas, so that the lag falls. If it does not fall below the limit in time: refused. Open again at three quarters of
-// the limit.
-// Threads: all methods from any thread, Tick from one.
+// replicas, so that the lag falls. If it does not fall below the limit in time: refused. Open again at three quarters
+// of the limit. Threads: all methods from any thread, Tick from one.
 class FlowControl {
  public:
   // Called with OK when the write may go on, else with why it may not; from Tick or Close, without locks held.

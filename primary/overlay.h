@@ -15,6 +15,7 @@
 #include <vector>
 
 #include "absl/strings/string_view.h"
+
 #include "common/checksum.h"
 #include "common/types.h"
 #include "primary/write_job.h"
@@ -70,8 +71,8 @@ class Overlay {
   bool indexed_ = false;
   uint64_t adds_since_question_ = 0;
   std::unordered_map<absl::string_view, KeyState, ViewHash> keys_;  // newest effect per key
-  std::deque<Range> ranges_;                                         // LSN order
-  std::unordered_map<std::string, Lsn> requests_;  // "client\0sequence"
+  std::deque<Range> ranges_;                                        // LSN order
+  std::unordered_map<std::string, Lsn> requests_;                   // "client\0sequence"
 };
 
 }  // namespace towline

@@ -2,7 +2,9 @@
 
 #include <algorithm>
 #include <utility>
+#include <vector>
 
+#include "absl/strings/numbers.h"
 #include "absl/strings/str_cat.h"
 
 #include "common/error.h"
@@ -83,9 +85,10 @@ absl::Status SnapshotPool::Full() const {
   return Limit(absl::StrCat(options_.snapshots_max, " snapshots are live, and none of them may be joined any more"));
 }
 
-absl::Status SnapshotPool::Fill(SnapshotForm form, LogAndState& live, SharedSnapshot* snapshot) {
+absl::Status SnapshotPool::Fill(SnapshotForm form, LogAndState& live, SharedSnapshot* snapshot) const {
   const StoreStats stats = live.state().store().Stats();
   snapshot->meta.estimated_keys = stats.estimated_keys;
+  snapshot->meta.created_unix_s = static_cast<uint64_t>(clock_.WallMicros()) / 1'000'000;
   if (form == SnapshotForm::kRdb) {
     TOWLINE_ASSIGN_OR_RETURN(snapshot->state, live.state().Snapshot());
     snapshot->meta.position = snapshot->state->position();
@@ -94,10 +97,9 @@ absl::Status SnapshotPool::Fill(SnapshotForm form, LogAndState& live, SharedSnap
   }
   const std::optional<FileSnapshotPlace> place = live.file_snapshots();
   if (!place.has_value()) return absl::FailedPreconditionError("the files of this store are not sent");
-  TOWLINE_ASSIGN_OR_RETURN(
-      snapshot->files,
-      FileSnapshot::Make(place->fs, live.state(), JoinPath(place->directory, absl::StrCat(absl::Hex(snapshot->id)))));
-  snapshot->meta.position = snapshot->files->position();
+  TOWLINE_ASSIGN_OR_RETURN(snapshot->files, FileSnapshot::Make(place->fs, live.state(), place->directory, snapshot->id,
+                                                               snapshot->meta.created_unix_s));
+  snapshot->meta.position = snapshot->files->record().position;
   snapshot->estimated_bytes = snapshot->files->bytes();
   return absl::OkStatus();
 }
@@ -110,11 +112,55 @@ absl::StatusOr<SharedSnapshotPtr> SnapshotPool::Make(SnapshotForm form, std::sha
   TOWLINE_RETURN_IF_ERROR(Fill(form, *live, snapshot.get()));
   snapshot->live = std::move(live);
   snapshot->meta.history = CutAt(history, snapshot->meta.position.lsn);
-  snapshot->meta.created_unix_s = static_cast<uint64_t>(clock_.WallMicros()) / 1'000'000;
   snapshot->made_micros = clock_.MonotonicMicros();
   MutexLock lock(&mutex_);
   entries_.push_back({snapshot, snapshot->made_micros});
   return SharedSnapshotPtr(std::move(snapshot));
+}
+
+SharedSnapshotPtr SnapshotPool::AdoptOne(const FileSnapshotPlace& place, const std::string& name,
+                                         const std::shared_ptr<LogAndState>& live, const SnapshotMeta& meta,
+                                         const History& history) const {
+  auto snapshot = std::make_shared<SharedSnapshot>();
+  if (!absl::SimpleHexAtoi(name, &snapshot->id) || absl::StrCat(absl::Hex(snapshot->id)) != name) return nullptr;
+  absl::StatusOr<std::unique_ptr<FileSnapshot>> files = FileSnapshot::Load(place.fs, place.directory, snapshot->id);
+  if (!files.ok()) return nullptr;
+  const FileSnapshotRecord& record = (*files)->record();
+  const Position& position = record.position;
+  const HistoryEntry* entry = EntryAt(history, position.lsn);
+  if (position.lsn > live->state().applied().lsn) return nullptr;
+  if (position.lsn != 0 && (entry == nullptr || entry->term_id != position.term_id)) return nullptr;
+  snapshot->meta = meta;
+  snapshot->meta.position = position;
+  snapshot->meta.history = CutAt(history, position.lsn);
+  snapshot->meta.created_unix_s = record.created_unix_s;
+  snapshot->meta.estimated_keys = record.estimated_keys;
+  snapshot->estimated_bytes = (*files)->bytes();
+  const int64_t age = clock_.WallMicros() - static_cast<int64_t>(record.created_unix_s) * 1'000'000;
+  snapshot->made_micros = clock_.MonotonicMicros() - std::max<int64_t>(age, 0);
+  snapshot->live = live;
+  snapshot->files = *std::move(files);
+  return snapshot;
+}
+
+void SnapshotPool::Adopt(const std::shared_ptr<LogAndState>& live, const SnapshotMeta& meta, const History& history) {
+  {
+    MutexLock lock(&mutex_);
+    if (std::exchange(adopted_, live->number()) == live->number()) return;
+  }
+  const std::optional<FileSnapshotPlace> place = live->file_snapshots();
+  if (!place.has_value()) return;
+  const absl::StatusOr<std::vector<std::string>> names = place->fs.List(place->directory);
+  if (!names.ok()) return;  // as a rule there are none
+  for (const std::string& name : *names) {
+    SharedSnapshotPtr adopted = AdoptOne(*place, name, live, meta, history);
+    if (adopted == nullptr) {
+      RemoveAll(place->fs, JoinPath(place->directory, name)).IgnoreError();
+      continue;
+    }
+    MutexLock lock(&mutex_);
+    entries_.push_front({std::move(adopted), clock_.MonotonicMicros()});
+  }
 }
 
 bool SnapshotPool::IsExpired(const SharedSnapshot& snapshot) const {
@@ -168,6 +214,10 @@ void SnapshotPool::Clear() {
   std::list<Entry> dropped;
   MutexLock lock(&mutex_);
   dropped.swap(entries_);
+  adopted_ = 0;  // what stays may be wanted again
+  for (const Entry& entry : dropped) {
+    if (entry.snapshot->files != nullptr) entry.snapshot->files->Leave();
+  }
 }
 
 SnapshotPoolStatus SnapshotPool::Status() const {

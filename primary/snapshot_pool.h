@@ -63,6 +63,7 @@ struct SnapshotPoolStatus {
 class SnapshotPool {
  public:
   SnapshotPool(Clock& clock, Rng& rng, SnapshotPoolOptions options) : clock_(clock), rng_(rng), options_(options) {}
+  ~SnapshotPool() { Clear(); }
 
   const SnapshotPoolOptions& options() const { return options_; }
 
@@ -84,6 +85,10 @@ class SnapshotPool {
   absl::StatusOr<SharedSnapshotPtr> Make(SnapshotForm form, std::shared_ptr<LogAndState> live, SnapshotMeta meta,
                                          const History& history) TOWLINE_EXCLUDES(mutex_);
   absl::Status Full() const;  // snapshot_limit, for the snapshots
+  // Takes over the file snapshots of `live` that an earlier process left, if they lie on `history`; removes what is of
+  // no use. Once for each data generation. `meta` as for Make.
+  void Adopt(const std::shared_ptr<LogAndState>& live, const SnapshotMeta& meta, const History& history)
+      TOWLINE_EXCLUDES(mutex_);
 
   // Whether a stream must go on from a newer one.
   bool IsExpired(const SharedSnapshot& snapshot) const;
@@ -97,7 +102,7 @@ class SnapshotPool {
 
   // Gives up those that nobody needs any more. Call every second or so.
   void Tick() TOWLINE_EXCLUDES(mutex_);
-  // Gives up all but those that streams still hold.
+  // Gives up all but those that streams still hold. Files stay for a later process.
   void Clear() TOWLINE_EXCLUDES(mutex_);
 
   SnapshotPoolStatus Status() const TOWLINE_EXCLUDES(mutex_);
@@ -107,7 +112,10 @@ class SnapshotPool {
     SharedSnapshotPtr snapshot;
     int64_t used_micros = 0;  // when it was last seen in use
   };
-  static absl::Status Fill(SnapshotForm form, LogAndState& live, SharedSnapshot* snapshot);
+  absl::Status Fill(SnapshotForm form, LogAndState& live, SharedSnapshot* snapshot) const;
+  SharedSnapshotPtr AdoptOne(const FileSnapshotPlace& place, const std::string& name,
+                             const std::shared_ptr<LogAndState>& live, const SnapshotMeta& meta,
+                             const History& history) const;
   void DropUnusedLocked(int64_t used_before_micros, std::list<Entry>* dropped) TOWLINE_REQUIRES(mutex_);
   absl::Status Limit(const std::string& what) const;
 
@@ -118,7 +126,8 @@ class SnapshotPool {
   mutable Mutex mutex_;
   std::list<Entry> entries_ TOWLINE_GUARDED_BY(mutex_);  // oldest first
   int sessions_ TOWLINE_GUARDED_BY(mutex_) = 0;
-  double rate_ TOWLINE_GUARDED_BY(mutex_) = 0;  // 0 = not measured
+  uint64_t adopted_ TOWLINE_GUARDED_BY(mutex_) = 0;  // the data generation that was looked at; 0 = none
+  double rate_ TOWLINE_GUARDED_BY(mutex_) = 0;       // 0 = not measured
   double tokens_ TOWLINE_GUARDED_BY(mutex_) = 0;
   int64_t tokens_micros_ TOWLINE_GUARDED_BY(mutex_) = 0;
 };

@@ -135,6 +135,12 @@ Lsn OldestUseful(const ResumeRequest& request, const Resumption& resumption) {
   return std::min(own, resumption.live->state().applied().lsn);
 }
 
+// ... and so that the log goes on behind it.
+Lsn OldestPosition(const ResumeRequest& request, const Resumption& resumption) {
+  const Lsn first = resumption.log.first_lsn == 0 ? 0 : resumption.log.first_lsn - 1;
+  return std::max({first, resumption.log.damaged_lsn, OldestUseful(request, resumption)});
+}
+
 // Where a snapshot that is made now will be at the earliest: an RDB stream is read from the state, files are what of it
 // is persisted.
 absl::StatusOr<Lsn> EarliestPosition(SnapshotForm form, StateStore& state, Lsn oldest) {
@@ -173,17 +179,17 @@ std::string HowItBegins(const ResumeRequest& request, const FileOffer& offer, Sn
 absl::StatusOr<Source> Begin(SourceCore& core, const ResumeRequest& request, const Resumption& resumption,
                              SnapshotForm form, FileOffer offer) TOWLINE_REQUIRES(core.resume_mutex) {
   Source source;
-  const Lsn first = resumption.log.first_lsn == 0 ? 0 : resumption.log.first_lsn - 1;
-  const Lsn oldest = std::max({first, resumption.log.damaged_lsn, OldestUseful(request, resumption)});
+  const Lsn oldest = OldestPosition(request, resumption);
   source.snapshot = FindSnapshot(core, form, offer, resumption.node.data_generation, oldest);
   const bool made = source.snapshot == nullptr;
+  const bool goes_on = form == SnapshotForm::kFiles && !offer.held.empty();
   if (!made) {
     TOWLINE_ASSIGN_OR_RETURN(source.slot, Hold(core, request, resumption, source.snapshot->meta.position.lsn,
-                                               /*keep=*/false, &source.reason));
+                                               /*keep=*/goes_on, &source.reason));
   } else {
     if (!core.snapshots.HasRoom()) return core.snapshots.Full();
     TOWLINE_ASSIGN_OR_RETURN(const Lsn from, EarliestPosition(form, resumption.live->state(), oldest));
-    TOWLINE_ASSIGN_OR_RETURN(source.slot, Hold(core, request, resumption, from, /*keep=*/false, &source.reason));
+    TOWLINE_ASSIGN_OR_RETURN(source.slot, Hold(core, request, resumption, from, /*keep=*/goes_on, &source.reason));
     absl::Cleanup end = [&] { core.slots.EndSession(source.slot.id); };
     TOWLINE_ASSIGN_OR_RETURN(
         source.snapshot, core.snapshots.Make(form, resumption.live, MetaOf(resumption.node), resumption.node.history));
@@ -196,6 +202,11 @@ absl::StatusOr<Source> Begin(SourceCore& core, const ResumeRequest& request, con
   source.position = source.snapshot->meta.position;
   source.history = source.snapshot->meta.history;
   return source;
+}
+
+// Files that cannot be had now (the disk is full here, or the store flushes all the time) are no reason to wait.
+bool WantsRdbInstead(const absl::Status& status) {
+  return !status.ok() && (absl::IsAborted(status) || GetErrorInfo(status).reason == "disk_full");
 }
 
 absl::StatusOr<Source> Choose(SourceCore& core, const ResumeRequest& request, FileOffer offer, double growth)
@@ -211,20 +222,40 @@ absl::StatusOr<Source> Choose(SourceCore& core, const ResumeRequest& request, Fi
                      {"message", GetErrorInfo(usable).message},
                      {"bytes", request.cursor->at.bytes}});
   }
-  TOWLINE_RETURN_IF_ERROR(CheckHeadroom(core, *resumption.live, growth));
-  const SnapshotForm form = TakesFiles(request, offer, *resumption.live) ? SnapshotForm::kFiles : SnapshotForm::kRdb;
-  return Begin(core, request, resumption, form, std::move(offer));
+  // Who goes on has passed it when it began.
+  if (offer.held.empty()) TOWLINE_RETURN_IF_ERROR(CheckHeadroom(core, *resumption.live, growth));
+  if (!TakesFiles(request, offer, *resumption.live)) return Begin(core, request, resumption, SnapshotForm::kRdb, {});
+  absl::StatusOr<Source> files = Begin(core, request, resumption, SnapshotForm::kFiles, std::move(offer));
+  if (!WantsRdbInstead(files.status())) return files;
+  core.logger.Log(LogLevel::kWarning, "snapshot_without_files",
+                  {{"node", request.slot}, {"status", files.status().ToString()}});
+  return Begin(core, request, resumption, SnapshotForm::kRdb, {});
 }
 
-// Files are what is persisted: what is in memory goes to the disk first, without the lock, unless a snapshot is there.
+// Files are what is persisted: what is in memory goes to the disk first, without the lock, if a snapshot will be made.
 absl::Status FlushForFiles(SourceCore& core, const ResumeRequest& request, const FileOffer& offer) {
-  const std::shared_ptr<LogAndState> live = core.host.Live();
-  if (live == nullptr || !TakesFiles(request, offer, *live)) return absl::OkStatus();
-  if (FindSnapshot(core, SnapshotForm::kFiles, offer, live->number(), 0) != nullptr) return absl::OkStatus();
+  std::shared_ptr<LogAndState> live;
+  {
+    MutexLock lock(&core.resume_mutex);
+    const Resumption resumption = core.Resume(request);
+    if (resumption.plan.decision != Decision::kFull) return absl::OkStatus();
+    live = resumption.live;
+    if (!TakesFiles(request, offer, *live)) return absl::OkStatus();
+    const Lsn oldest = OldestPosition(request, resumption);
+    const uint64_t number = resumption.node.data_generation;
+    if (FindSnapshot(core, SnapshotForm::kFiles, offer, number, oldest) != nullptr) return absl::OkStatus();
+    if (!core.snapshots.HasRoom()) return absl::OkStatus();
+  }
   return live->state().store().Flush(/*wait=*/true);
 }
 
 }  // namespace
+
+void AdoptSnapshots(SourceCore& core) {
+  const NodeView node = core.host.View();
+  const std::shared_ptr<LogAndState> live = core.host.Live();
+  if (live != nullptr && live->number() == node.data_generation) core.snapshots.Adopt(live, MetaOf(node), node.history);
+}
 
 absl::StatusOr<std::unique_ptr<SnapshotSession>> StartSnapshot(SourceCore& core, const ResumeRequest& request,
                                                                FileOffer offer, double growth,
@@ -236,7 +267,11 @@ absl::StatusOr<std::unique_ptr<SnapshotSession>> StartSnapshot(SourceCore& core,
   }
   TOWLINE_RETURN_IF_ERROR(core.snapshots.Enter());
   absl::Cleanup leave = [&core] { core.snapshots.Leave(); };
-  TOWLINE_RETURN_IF_ERROR(FlushForFiles(core, request, offer));
+  AdoptSnapshots(core);
+  if (const absl::Status flushed = FlushForFiles(core, request, offer); !flushed.ok()) {
+    if (!WantsRdbInstead(flushed)) return flushed;
+    offer = {};
+  }
   MutexLock lock(&core.resume_mutex);
   TOWLINE_ASSIGN_OR_RETURN(Source source, Choose(core, request, std::move(offer), growth));
   std::move(leave).Cancel();

@@ -24,6 +24,10 @@ absl::StatusOr<std::unique_ptr<SnapshotSession>> StartSnapshot(SourceCore& core,
                                                                FileOffer offer, double growth,
                                                                std::function<void()> wake);
 
+// Takes over the snapshots of files that an earlier process left, so that streams go on with them. Cheap when it was
+// done.
+void AdoptSnapshots(SourceCore& core);
+
 // Without a slot. Errors as ReplicationSource::NewSaveSession.
 absl::StatusOr<std::unique_ptr<SnapshotSession>> StartSave(SourceCore& core, const std::optional<ResumeCursor>& cursor,
                                                            std::function<void()> wake);

@@ -8,6 +8,7 @@
 
 #include "common/error.h"
 #include "common/failpoint.h"
+#include "primary/snapshot_start.h"
 #include "primary/source_impl.h"
 
 namespace towline {
@@ -22,6 +23,7 @@ absl::Status ReplicationSourceImpl::Tick() {
   absl::Status status;
   if (now >= next_retention_micros_) {
     next_retention_micros_ = now + core_.options.slots_persist_micros;
+    AdoptSnapshots(core_);
     core_.snapshots.Tick();
     status = core_.slots.SaveIfDirty();
     if (status.ok() && live != nullptr) status = Retain(*live, node, now);

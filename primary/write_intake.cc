@@ -1,12 +1,12 @@
 #include "primary/write_intake.h"
 
 #include <google/protobuf/io/coded_stream.h>
-
 #include <limits>
 #include <memory>
 #include <vector>
 
 #include "absl/strings/str_cat.h"
+
 #include "common/checksum.h"
 #include "common/error.h"
 #include "common/names.h"

@@ -6,6 +6,7 @@
 #include <cstdint>
 
 #include "absl/status/status.h"
+
 #include "primary/write_job.h"
 
 namespace towline {

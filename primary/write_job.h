@@ -11,6 +11,7 @@
 
 #include "absl/status/status.h"
 #include "absl/strings/string_view.h"
+
 #include "common/types.h"
 #include "wal/frame.h"
 
@@ -28,7 +29,7 @@ struct KeyEffect {
 // A condition, as the API states it.
 struct KeyCondition {
   absl::string_view key;
-  std::optional<bool> exists;   // exactly one of the two is set
+  std::optional<bool> exists;  // exactly one of the two is set
   Lsn modified_lsn = 0;
 };
 
@@ -39,8 +40,8 @@ struct RequestKey {
 
 // What became of one record.
 struct WriteOutcome {
-  absl::Status status;      // OK: durable and applied
-  Position position;        // of the record; of the first write, if duplicate
+  absl::Status status;  // OK: durable and applied
+  Position position;    // of the record; of the first write, if duplicate
   bool duplicate = false;
 };
 

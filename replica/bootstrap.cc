@@ -109,9 +109,10 @@ absl::Status Bootstrap::BeginOrGoOn(const v1::SnapshotHeader& header, InstallRec
   const bool files = record.form == SnapshotForm::kFiles;
   const bool same_form = *staged_ != nullptr && (*staged_)->form() == record.form;
   *goes_on = files ? same_form : header.resumed_sequence() != 0;
-  const uint64_t have = *goes_on && *staged_ != nullptr ? (*staged_)->bytes() : 0;
+  const uint64_t staged = *staged_ != nullptr ? (*staged_)->bytes() : 0;
+  const uint64_t have = *goes_on ? staged : 0;
   const uint64_t coming = record.estimated_bytes - std::min(have, record.estimated_bytes);
-  TOWLINE_RETURN_IF_ERROR(CheckSpace(coming, files ? 1 : kSpaceFactor));
+  TOWLINE_RETURN_IF_ERROR(CheckSpace(coming, files ? 1 : kSpaceFactor, staged - have));
   if (*goes_on && !files) {
     absl::Status status = CheckGoesOn(header.resumed_sequence(), record);
     if (!status.ok()) return *staged_ == nullptr ? status : (*staged_)->Refuse(std::move(status));
@@ -213,10 +214,10 @@ absl::Status Bootstrap::CheckSource(const SnapshotMeta& meta) const {
   return absl::OkStatus();
 }
 
-absl::Status Bootstrap::CheckSpace(uint64_t estimated_bytes, uint64_t factor) const {
+absl::Status Bootstrap::CheckSpace(uint64_t estimated_bytes, uint64_t factor, uint64_t freed) const {
   const GenerationEnvironment& env = host_.environment();
   TOWLINE_ASSIGN_OR_RETURN(const SpaceInfo space, env.fs.Space(env.data_directory));
-  if (space.available_bytes / factor >= estimated_bytes) return absl::OkStatus();
+  if ((space.available_bytes + freed) / factor >= estimated_bytes) return absl::OkStatus();
   return MakeError(absl::StatusCode::kResourceExhausted, "disk_full",
                    absl::StrCat("the snapshot has about ", estimated_bytes, " bytes to come and needs ", factor,
                                 " times as much to load; ", space.available_bytes, " bytes are available"),

@@ -43,7 +43,8 @@ class Bootstrap {
   absl::Status CheckGoesOn(uint64_t sequence, const InstallRecord& record);
   absl::Status GiveUpStaged();
   absl::Status CheckSource(const SnapshotMeta& meta) const;
-  absl::Status CheckSpace(uint64_t estimated_bytes, uint64_t factor) const;
+  // `freed`: bytes that will be given up for it.
+  absl::Status CheckSpace(uint64_t estimated_bytes, uint64_t factor, uint64_t freed) const;
   absl::Status TakeChunk(v1::SnapshotChunk& chunk);
   absl::Status TakeFileChunk(const v1::SnapshotFileChunk& chunk);
   absl::Status BeginOrGoOn(const v1::SnapshotHeader& header, InstallRecord record, bool* goes_on);

@@ -23,6 +23,7 @@ constexpr char kPart[] = "part";
 constexpr size_t kCrcDigits = 8;
 constexpr size_t kNameSizeMax = 64;
 constexpr size_t kReadBytes = 1 << 20;
+constexpr int kFilesMax = 100'000;
 
 absl::Status Bad(absl::string_view what) { return MakeError(absl::StatusCode::kDataLoss, "bad_snapshot", what); }
 
@@ -71,32 +72,37 @@ absl::Status FileInstall::LoadPart(const std::string& name) {
   return absl::OkStatus();
 }
 
+absl::Status FileInstall::LoadFile(const std::string& entry) {
+  const size_t dot = entry.rfind('.');
+  const std::string name = dot == std::string::npos ? "" : entry.substr(0, dot);
+  const std::string suffix = dot == std::string::npos ? "" : entry.substr(dot + 1);
+  Held held;
+  held.whole = suffix.size() == kCrcDigits && absl::SimpleHexAtoi(suffix, &held.crc32c);
+  if (!IsFileName(name) || held_.count(name) != 0 || (!held.whole && suffix != kPart)) return Bad("none of ours");
+  if (!held.whole) return LoadPart(name);
+  TOWLINE_ASSIGN_OR_RETURN(const std::unique_ptr<File> file, fs_.Open(JoinPath(directory_, entry), OpenMode::kRead));
+  TOWLINE_ASSIGN_OR_RETURN(held.bytes, file->Size());
+  held.durable = held.bytes;
+  held_.emplace(name, held);
+  return absl::OkStatus();
+}
+
 absl::Status FileInstall::Load() {
   const absl::StatusOr<std::vector<std::string>> names = fs_.List(directory_);
   if (absl::IsNotFound(names.status())) return absl::OkStatus();
   TOWLINE_RETURN_IF_ERROR(names.status());
   for (const std::string& entry : *names) {
-    const size_t dot = entry.rfind('.');
-    const std::string name = dot == std::string::npos ? "" : entry.substr(0, dot);
-    const std::string suffix = dot == std::string::npos ? "" : entry.substr(dot + 1);
-    Held held;
-    held.whole = suffix.size() == kCrcDigits && absl::SimpleHexAtoi(suffix, &held.crc32c);
-    if (!IsFileName(name) || held_.count(name) != 0 || (!held.whole && suffix != kPart)) {
-      TOWLINE_RETURN_IF_ERROR(RemoveAll(fs_, JoinPath(directory_, entry)));  // none of ours
-      continue;
-    }
-    if (held.whole) {
-      TOWLINE_ASSIGN_OR_RETURN(const std::unique_ptr<File> file,
-                               fs_.Open(JoinPath(directory_, entry), OpenMode::kRead));
-      TOWLINE_ASSIGN_OR_RETURN(held.bytes, file->Size());
-      held_.emplace(name, held);
-      durable_ += held.bytes;
-    } else {
-      TOWLINE_RETURN_IF_ERROR(LoadPart(name));
-    }
-    bytes_ += held_[name].bytes;
+    // What cannot be read is sent again.
+    if (!LoadFile(entry).ok()) TOWLINE_RETURN_IF_ERROR(RemoveAll(fs_, JoinPath(directory_, entry)));
   }
+  for (const auto& [name, held] : held_) bytes_ += held.bytes;
   return absl::OkStatus();
+}
+
+uint64_t FileInstall::durable_bytes() const {
+  uint64_t bytes = 0;
+  for (const auto& [name, held] : held_) bytes += held.durable;
+  return bytes;
 }
 
 void FileInstall::FillHeld(v1::FetchSnapshotRequest* request) const {
@@ -110,6 +116,7 @@ void FileInstall::FillHeld(v1::FetchSnapshotRequest* request) const {
 }
 
 absl::Status FileInstall::CheckHeader(const v1::SnapshotHeader& header) const {
+  if (header.files_size() > kFilesMax) return Bad(absl::StrCat("it names ", header.files_size(), " files"));
   const std::string* last = nullptr;
   for (const v1::SnapshotFile& file : header.files()) {
     const std::string& name = file.name();
@@ -146,22 +153,16 @@ absl::Status FileInstall::Begin(const v1::SnapshotHeader& header) {
   }
   std::vector<std::string> useless;
   for (const auto& [name, held] : held_) {
-    // A whole one of another length is the same file in its youth: the name stands for its sum, so it cannot grow.
-    const auto found = useful.find(name);
-    if (found == useful.end()) useless.push_back(name);
+    if (useful.count(name) == 0) useless.push_back(name);
   }
   for (const std::string& name : useless) TOWLINE_RETURN_IF_ERROR(Drop(name));
   bytes_ = 0;
-  durable_ = 0;
   for (auto& [name, held] : held_) {
     bytes_ += held.bytes;
-    const bool whole = held.bytes == useful[name];
-    if (held.whole && !whole) {
-      const std::string before = PathOf(name, held);
-      held.whole = false;
-      TOWLINE_RETURN_IF_ERROR(fs_.Rename(before, PathOf(name, held)));
-    }
-    if (held.whole) durable_ += held.bytes;
+    if (!held.whole || held.bytes == useful[name]) continue;
+    // The same file, which has grown: its name stands for its sum.
+    TOWLINE_RETURN_IF_ERROR(fs_.Rename(PathOf(name, held), PartPath(name)));
+    held.whole = false;
   }
   next_ = 0;
   return SkipWhole();
@@ -184,8 +185,15 @@ absl::Status FileInstall::SkipWhole() {
 absl::Status FileInstall::OpenPart(const Named& file) {
   if (open_ != nullptr) return absl::OkStatus();
   TOWLINE_ASSIGN_OR_RETURN(std::unique_ptr<File> opened, fs_.Open(PartPath(file.name), OpenMode::kCreateOrOpen));
+  const Held& held = held_[file.name];
+  TOWLINE_ASSIGN_OR_RETURN(const uint64_t size, opened->Size());
+  if (size < held.bytes) {
+    bytes_ -= held.bytes;
+    Drop(file.name).IgnoreError();
+    return Bad(absl::StrCat("file ", file.name, " has lost what was received of it"));
+  }
   // What a write that failed, or a crash, left behind what is known.
-  TOWLINE_RETURN_IF_ERROR(opened->Truncate(held_[file.name].bytes));
+  TOWLINE_RETURN_IF_ERROR(opened->Truncate(held.bytes));
   // The old state is served meanwhile, from what the kernel has cached of it.
   opened->WriteDirectly();
   open_ = std::move(opened);
@@ -247,19 +255,28 @@ absl::Status FileInstall::EndFile(const Named& file, uint32_t expected) {
   return SkipWhole();
 }
 
-absl::Status FileInstall::MakeWhole(const Named& file) {
+absl::Status FileInstall::Sync(const Named& file) {
   Held& held = held_[file.name];
   absl::Status synced = open_->SyncData();
-  open_.reset();
-  if (!synced.ok()) {
-    // What reached the disk is not known, and a second sync would not say it.
-    bytes_ -= held.bytes;
-    Drop(file.name).IgnoreError();
+  if (synced.ok()) {
+    held.durable = held.bytes;
     return synced;
   }
+  // What reached the disk is not known, and a second sync would not say it.
+  open_.reset();
+  bytes_ -= held.bytes;
+  Drop(file.name).IgnoreError();
+  return synced;
+}
+
+absl::Status FileInstall::Commit() { return open_ == nullptr ? absl::OkStatus() : Sync(files_[next_]); }
+
+absl::Status FileInstall::MakeWhole(const Named& file) {
+  TOWLINE_RETURN_IF_ERROR(Sync(file));
+  open_.reset();
+  Held& held = held_[file.name];
   TOWLINE_RETURN_IF_ERROR(fs_.Rename(PartPath(file.name), WholePath(file.name, held.crc32c)));
   held.whole = true;
-  durable_ += held.bytes;
   return absl::OkStatus();
 }
 

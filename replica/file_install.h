@@ -52,14 +52,18 @@ class FileInstall {
   // Behind Finish, once it is known that the store is there.
   void RemoveOwnNames();
 
-  uint64_t bytes() const { return bytes_; }            // of the files that are named, held
-  uint64_t durable_bytes() const { return durable_; }  // of whole ones
+  // Makes durable what is held. Errors: those of the disk; the file is then not held any more.
+  absl::Status Commit();
+
+  uint64_t bytes() const { return bytes_; }  // that are held of the files that are named
+  uint64_t durable_bytes() const;            // of them
 
  private:
   struct Held {
     uint64_t bytes = 0;
     uint32_t crc32c = 0;
     bool whole = false;
+    uint64_t durable = 0;  // of bytes
   };
   struct Named {
     std::string name;
@@ -69,12 +73,14 @@ class FileInstall {
   std::string PartPath(absl::string_view name) const;
   std::string WholePath(absl::string_view name, uint32_t crc32c) const;
   std::string PathOf(const std::string& name, const Held& held) const;
+  absl::Status LoadFile(const std::string& entry);
   absl::Status LoadPart(const std::string& name);
   absl::Status CheckHeader(const v1::SnapshotHeader& header) const;
   absl::Status Drop(const std::string& name);
   absl::Status OpenPart(const Named& file);
   absl::Status CheckNext(const v1::SnapshotFileChunk& chunk) const;
   absl::Status EndFile(const Named& file, uint32_t expected);
+  absl::Status Sync(const Named& file);
   absl::Status MakeWhole(const Named& file);
   absl::Status SkipWhole();
 
@@ -90,7 +96,6 @@ class FileInstall {
   size_t next_ = 0;                        // first of them that is not whole
   std::unique_ptr<File> open_;             // its part
   uint64_t bytes_ = 0;
-  uint64_t durable_ = 0;
 };
 
 }  // namespace towline

@@ -59,8 +59,6 @@ absl::StatusOr<std::unique_ptr<Generation>> Generation::Open(const GenerationEnv
   std::unique_ptr<Generation> generation(new Generation());
   generation->number_ = control.generation;
   TOWLINE_RETURN_IF_ERROR(MakeDirectories(env, control.generation));
-  // That an earlier process was sending.
-  TOWLINE_RETURN_IF_ERROR(RemoveAll(env.fs, SnapshotsDirectory(env.data_directory, control.generation)));
 
   TOWLINE_ASSIGN_OR_RETURN(std::unique_ptr<Store> store,
                            env.stores.Open(StoreDirectory(env.data_directory, control.generation)));

@@ -18,6 +18,8 @@ namespace {
 // What is in memory when a replica dies is sent again, and each commit makes a file. So often:
 constexpr int64_t kCommitMicros = 100'000;
 constexpr uint64_t kCommitBytesMin = 1 << 20;
+// A power loss takes what files have got since. Each costs a sync, which the stream waits for.
+constexpr int64_t kFileCommitMicros = 250'000;
 // A load of any size makes about so many files at most by committing.
 constexpr uint64_t kCommitsMax = 1024;
 
@@ -68,7 +70,11 @@ absl::StatusOr<std::unique_ptr<StagedInstall>> StagedInstall::Find(ReplicaHost& 
                     {"bytes", record.ok() ? record->point.cursor.bytes : 0}});
     if (!ours) continue;
     std::unique_ptr<StagedInstall> staged(new StagedInstall(host, *it, *std::move(record)));
-    TOWLINE_RETURN_IF_ERROR(staged->OpenFiles());
+    if (const absl::Status opened = staged->OpenFiles(); !opened.ok()) {
+      env.logger.Log(LogLevel::kWarning, "unfinished_bootstrap_unusable",
+                     {{"generation", *it}, {"status", opened.ToString()}});
+      continue;
+    }
     return staged;
   }
   return std::unique_ptr<StagedInstall>();
@@ -203,7 +209,7 @@ absl::Status StagedInstall::OpenFiles() {
   }
   TOWLINE_RETURN_IF_ERROR(files->Load());
   files_ = std::move(files);
-  record_.point.cursor.bytes = files_->durable_bytes();
+  committed_micros_ = env.clock.MonotonicMicros();
   record_.received_bytes = std::max(record_.received_bytes, files_->bytes());
   return absl::OkStatus();
 }
@@ -233,10 +239,17 @@ absl::Status StagedInstall::GoOnWithFiles(const v1::SnapshotHeader& header, Inst
 absl::Status StagedInstall::AddFileChunk(const v1::SnapshotFileChunk& chunk) {
   record_.received_bytes += chunk.data().size();
   untold_.bytes += chunk.data().size();
-  const uint64_t durable = files_->durable_bytes();
-  TOWLINE_RETURN_IF_ERROR(Refuse(files_->Add(chunk)));
+  const uint64_t before = bytes();
+  absl::Status added = files_->Add(chunk);
+  if (!added.ok()) {
+    struck_bytes_ = std::max(struck_bytes_, before);  // a file whose sum was wrong is not counted any more
+    return Refuse(std::move(added));
+  }
   if (bytes() > struck_bytes_) strikes_ = 0;
-  if (files_->durable_bytes() == durable) return absl::OkStatus();
+  const int64_t now = host_.environment().clock.MonotonicMicros();
+  if (now - committed_micros_ < kFileCommitMicros) return absl::OkStatus();
+  committed_micros_ = now;
+  TOWLINE_RETURN_IF_ERROR(files_->Commit());
   record_.point.cursor.bytes = files_->durable_bytes();
   return SaveJournal();
 }
@@ -249,9 +262,11 @@ absl::Status StagedInstall::FinishFiles(const v1::SnapshotEnd& end) {
                   absl::StrCat("received ", files_->bytes(), " bytes of files, announced were ", end.bytes())));
   }
   TOWLINE_RETURN_IF_ERROR(Refuse(files_->Finish(StoreDirectory(env.data_directory, number_))));
-  record_.point.cursor.bytes = files_->bytes();
-  record_.phase = InstallPhase::kReplaying;
-  TOWLINE_RETURN_IF_ERROR(SaveJournal());
+  InstallRecord whole = record_;
+  whole.point.cursor.bytes = files_->bytes();
+  whole.phase = InstallPhase::kReplaying;
+  TOWLINE_RETURN_IF_ERROR(Annotate(journal_.Save(whole), "install journal"));
+  record_ = std::move(whole);
   files_->RemoveOwnNames();
   files_.reset();
   return absl::OkStatus();

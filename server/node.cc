@@ -266,7 +266,11 @@ void Node::SwitchGeneration(std::shared_ptr<Generation> generation) {
 
 std::shared_ptr<Node::LiveAdapter> Node::MakeLive(std::shared_ptr<Generation> generation) const {
   std::optional<FileSnapshotPlace> files;
-  if (const std::string form = FileForm(); !form.empty()) {
+  const std::string form = FileForm();
+  if (form.empty()) {
+    // Of a process with another setting.
+    RemoveAll(deps_.fs, SnapshotsDirectory(config_.data_dir, generation->number())).IgnoreError();
+  } else {
     files.emplace(FileSnapshotPlace{deps_.fs, SnapshotsDirectory(config_.data_dir, generation->number()), form});
   }
   return std::make_shared<LiveAdapter>(std::move(generation), std::move(files));

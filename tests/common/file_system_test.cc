@@ -2,6 +2,8 @@
 
 #include "common/file_system.h"
 
+#include <cstring>
+#include <memory>
 #include <string>
 #include <thread>
 #include <vector>
@@ -82,6 +84,34 @@ TEST_P(FileSystemTest, WritesGrowAFileAndHolesReadAsZero) {
   expected.replace(2, 2, "ab");
   expected.replace(10000, 3, "end");
   EXPECT_THAT(Read("f"), IsOkAndHolds(expected));
+}
+
+TEST_P(FileSystemTest, DirectWritesMayHaveAnyPlaceAndSize) {
+  struct alignas(kDirectAlignment) Aligned {
+    char bytes[5 * kDirectAlignment];
+  };
+  const auto buffer = std::make_unique<Aligned>();
+  const auto file = Open("f", OpenMode::kCreate);
+  file->WriteDirectly();
+  std::string expected;
+  char fill = 'a';
+  // Whole blocks; blocks and a rest; not aligned in the file; not aligned in memory; over what is there.
+  const auto write = [&](uint64_t offset, size_t size, size_t shift) {
+    std::memset(buffer->bytes, fill, sizeof buffer->bytes);
+    ASSERT_THAT(file->WriteAt(offset, absl::string_view(buffer->bytes + shift, size)), IsOk());
+    if (expected.size() < offset + size) expected.resize(offset + size);
+    expected.replace(offset, size, std::string(size, fill++));
+  };
+  write(0, 2 * kDirectAlignment, 0);
+  write(2 * kDirectAlignment, 2 * kDirectAlignment + 77, 0);
+  write(4 * kDirectAlignment + 77, 3 * kDirectAlignment, 0);
+  write(8 * kDirectAlignment, 3 * kDirectAlignment, 1);
+  write(kDirectAlignment, 3 * kDirectAlignment, 0);
+  write(20, 30, 0);
+  write(12 * kDirectAlignment, kDirectAlignment, 0);
+  EXPECT_THAT(file->SyncData(), IsOk());
+  EXPECT_TRUE(*Read("f") == expected);
+  EXPECT_THAT(file->Size(), IsOkAndHolds(13 * kDirectAlignment));
 }
 
 TEST_P(FileSystemTest, ReadsStopAtTheEnd) {

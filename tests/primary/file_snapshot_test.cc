@@ -227,6 +227,76 @@ TEST_F(FileSnapshotTest, TheCopyIsThereAsLongAsTheSnapshotIsKept) {
   EXPECT_THAT(fs_.Names(kPlace), ::testing::IsEmpty());
 }
 
+TEST_F(FileSnapshotTest, ARestartedNodeGoesOnWithTheSameSnapshot) {
+  Taken cut;
+  {
+    const auto session = OpenFiles(Offer(ReplicaStart("r1", 0)));
+    TakeFiles(*session, &cut, 3);
+  }
+  const std::string digest = DigestOf(host_.live->state());
+  const uint64_t generation = SlotOf("r1").generation;
+  CloseNode();
+  OpenNode();
+  static_cast<FakeGeneration&>(*host_.live).files.emplace(FileSnapshotPlace{fs_, kPlace, kForm});
+  Write(20, 20'000);
+  v1::FetchSnapshotRequest again = Offer(ReplicaStart("r1", 0));
+  Hold(cut, &again);
+  const Taken rest = TakeAllFiles(again, cut);
+  EXPECT_EQ(rest.header.snapshot_id(), cut.header.snapshot_id());
+  EXPECT_EQ(rest.header.position().lsn(), cut.header.position().lsn());
+  EXPECT_EQ(rest.sent + cut.sent, rest.header.files(0).size());
+  EXPECT_EQ(DigestOf(*OpenReceived(rest, "/received")), digest);
+  EXPECT_EQ(SlotOf("r1").generation, generation);  // one full resync, not two
+  EXPECT_EQ(Streams(), (Counts{{"resumed", 1}}));
+  Pass(options_.snapshots.linger_micros + 1'000'000);
+  EXPECT_THAT(fs_.Names(kPlace), ::testing::IsEmpty());
+}
+
+TEST_F(FileSnapshotTest, WhatIsOfNoUseAfterARestartIsRemoved) {
+  TakeAllFiles(Offer(ReplicaStart("r1", 0)));
+  const std::string name = fs_.Names(kPlace).front();
+  CloseNode();
+  OpenNode();
+  ASSERT_THAT(fs_.Names(kPlace), ElementsAre(name));
+  const std::string record = fs_.Contents(absl::StrCat(kPlace, "/", name, "/SNAPSHOT"));
+  FileSnapshotRecord other = *DecodeFileSnapshot(record);
+  other.position.term_id ^= 1;
+  fs_.SetContents(absl::StrCat(kPlace, "/1/SNAPSHOT"), EncodeFileSnapshot(other));  // of another line
+  other = *DecodeFileSnapshot(record);
+  other.files[0].size += 1;
+  fs_.SetContents(absl::StrCat(kPlace, "/2/SNAPSHOT"), EncodeFileSnapshot(other));  // its file is not there
+  fs_.SetContents(absl::StrCat(kPlace, "/3/", kFile), "x");                         // not whole
+  fs_.SetContents(absl::StrCat(kPlace, "/making/", kFile), "x");
+  fs_.FlipBit(absl::StrCat(kPlace, "/", name, "/SNAPSHOT"), 100);
+  static_cast<FakeGeneration&>(*host_.live).files.emplace(FileSnapshotPlace{fs_, kPlace, kForm});
+  Pass(2'000'000);
+  EXPECT_THAT(fs_.Names(kPlace), ::testing::IsEmpty());
+  EXPECT_EQ(source_->Snapshots().pool.live, 0u);
+}
+
+TEST_F(FileSnapshotTest, AFullDiskHereIsNoReasonToWait) {
+  fs_.FailNext(SimCall::kWrite, FileError(28 /* ENOSPC */, "write", "MEMSTORE"), "MEMSTORE");
+  Received received;
+  auto session = OpenFiles(Offer(ReplicaStart("r1", 0)));
+  TakeAll(*session, &received);
+  EXPECT_TRUE(received.end.has_value());
+  EXPECT_FALSE(received.chunks.empty());
+}
+
+TEST_F(FileSnapshotTest, NoMoreIsReadForComparingThanTheLimit) {
+  FlushStore();
+  auto made = FileSnapshot::Make(fs_, host_.live->state(), kPlace, 1, 0);
+  ASSERT_THAT(made, IsOk());
+  const uint64_t size = (*made)->files()[0].size;
+  const std::string content = fs_.Contents(absl::StrCat(kPlace, "/1/", kFile));
+  std::vector<HeldFile> held(kCompareBytesMax / size + 1, HeldFile{kFile, size, 1});
+  held.push_back({kFile, size, Crc32c(content)});
+  FileSender sender(**made);
+  ASSERT_THAT(sender.LeaveOut(held), IsOk());
+  EXPECT_EQ(sender.held_bytes(0), 0u);
+  ASSERT_THAT(FileSender(**made).LeaveOut({{held.back()}}), IsOk());
+}
+
 TEST_F(FileSnapshotTest, FilesThatTheStoreHasDroppedArePinned) {
   const auto session = OpenFiles(Offer(ReplicaStart("r1", 0)));
   Taken taken;
@@ -259,7 +329,7 @@ TEST_F(FileSnapshotTest, AFileThatTheEngineKnowsOtherwiseIsNotSent) {
   FlushStore();
   auto state = StateStore::Open(std::make_unique<KnowsSums>(host_.live->state().store()));
   ASSERT_THAT(state, IsOk());
-  auto made = FileSnapshot::Make(fs_, **state, "snapshots/1");
+  auto made = FileSnapshot::Make(fs_, **state, kPlace, 1, 0);
   ASSERT_THAT(made, IsOk());
   FileSender sender(**made);
   absl::StatusOr<bool> more = true;

@@ -252,6 +252,43 @@ TEST_F(FileInstallTest, AFileWhoseSyncFailedIsSentAgain) {
   EXPECT_EQ(StoreIn(fs_), SomeFiles());
 }
 
+TEST_F(FileInstallTest, WhatIsCommittedOutlivesAPowerLoss) {
+  FileInstall install(fs_, kFiles);
+  ASSERT_THAT(install.Load(), IsOk());
+  const auto stream = StreamFor(install, SomeFiles());
+  ASSERT_THAT(Take(install, stream, 3), IsOk());
+  EXPECT_EQ(install.durable_bytes(), 0u);
+  ASSERT_THAT(install.Commit(), IsOk());
+  EXPECT_EQ(install.durable_bytes(), 3 * kPiece);
+  ASSERT_THAT(fs_.SyncDirectory(kFiles), IsOk());
+  const auto crashed = fs_.CloneAfterCrash(CrashProfile::kStrict, 1);
+  FileInstall after(*crashed, kFiles);
+  ASSERT_THAT(after.Load(), IsOk());
+  EXPECT_EQ(BytesIn(StreamFor(after, SomeFiles())), 33'208 - 3 * kPiece);
+  ASSERT_THAT(install.Add(stream[4].file_chunk()), IsOk());
+  fs_.FailNext(SimCall::kSync, FileError(5 /* EIO */, "fdatasync", "part"));
+  EXPECT_THAT(install.Commit(), StatusIs(absl::StatusCode::kDataLoss));
+  EXPECT_EQ(install.bytes(), 0u);
+  ASSERT_THAT(Take(install, StreamFor(install, SomeFiles())), IsOk());
+  EXPECT_EQ(StoreIn(fs_), SomeFiles());
+}
+
+TEST_F(FileInstallTest, WhatCannotBeReadAtTheStartIsSentAgain) {
+  {
+    FileInstall install(fs_, kFiles);
+    ASSERT_THAT(install.Load(), IsOk());
+    ASSERT_THAT(Take(install, StreamFor(install, SomeFiles()), 6), IsOk());
+  }
+  fs_.SetContents(absl::StrCat(kFiles, "/strange"), "x");
+  fs_.SetContents(absl::StrCat(kFiles, "/CURRENT.zzzzzzzz"), "x");
+  fs_.FailNext(SimCall::kRead, FileError(5 /* EIO */, "read", "part"), "part");
+  FileInstall after(fs_, kFiles);
+  ASSERT_THAT(after.Load(), IsOk());
+  EXPECT_EQ(after.bytes(), 20'000u);  // the whole one
+  ASSERT_THAT(Take(after, StreamFor(after, SomeFiles())), IsOk());
+  EXPECT_EQ(StoreIn(fs_), SomeFiles());
+}
+
 // Power is lost at every call of a transfer that is cut once. Whatever is left, the next process ends with the files of
 // the source, and nobody sees a store before all are there.
 TEST_F(FileInstallTest, AfterEveryPowerLossTheFilesAreThoseOfTheSource) {
