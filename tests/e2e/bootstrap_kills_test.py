@@ -44,7 +44,9 @@ class BootstrapKillsTest(BootstrapTest):
         for run in range(repetitions(5, 50)):
             self.run_once(totals, p1, r1, run)
         print(f"  {self.replays_hit} kills while the log was replayed", flush=True)
-        self.assertGreaterEqual(totals.get('snapshot_streams_total{how="rolled"}'), 1)
+        # A copy of files outlives its source's restart, an RDB stream rolls to a newer snapshot.
+        how = {"auto": "resumed"}.get(self.FORM, "rolled")
+        self.assertGreaterEqual(totals.get(f'snapshot_streams_total{{how="{how}"}}'), 1)
         # Files are exact, whichever snapshot they are of; an RDB stream that rolled needs the log.
         self.assertEqual(" bootstrap_replaying " in r1.log(), self.FORM == "rdb")
         self.assertIn(" form=" + {"auto": "files"}.get(self.FORM, self.FORM), r1.log())
@@ -77,7 +79,8 @@ class BootstrapKillsTest(BootstrapTest):
         writer.check(self, p1, r1)
         self.assertIs(r1.status()["exact"], True)
         self.assertEqual(totals.full_resyncs(), full + 1, f"run {run}")
-        self.assertEqual(len(self.finished(r1)), loads + 1, f"run {run}")
+        # A kill may hit between the switch and the line about it.
+        self.assertLessEqual(len(self.finished(r1)), loads + 1, f"run {run}")
         self.assert_one_generation(r1)
 
     def test_what_is_sent_twice(self):
