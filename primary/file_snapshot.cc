@@ -154,14 +154,13 @@ absl::StatusOr<bool> FileSender::Next(v1::SnapshotFileChunk* out) {
   if (read != size) return Damaged(file, absl::StrCat("ends at byte ", at_.offset + read, ", not at ", file.size));
   out->set_file(static_cast<uint32_t>(index_));
   out->set_offset(at_.offset);
-  out->set_crc32c(Crc32c(data));
   at_ = {at_.offset + size, Crc32cExtend(at_.crc32c, data)};
+  out->set_crc32c(at_.crc32c);
   sent_ += size;
   ++chunks_;
   if (at_.offset < file.size) return true;
   if (file.crc32c.has_value() && *file.crc32c != at_.crc32c)
     return Damaged(file, "is not what was written: its checksum differs");
-  out->set_file_crc32c(at_.crc32c);
   open_.reset();
   ++index_;
   return true;

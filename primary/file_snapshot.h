@@ -97,7 +97,8 @@ class FileSender {
   // Bytes of file `index` that are left out.
   uint64_t held_bytes(size_t index) const { return starts_[index].offset; }
 
-  // The next piece, but for the id of the snapshot; false behind the last one. DATA_LOSS, reason store_file_damaged: a
+  // The next piece, but for the id of the snapshot; false behind the last one. Sets all other fields of `out`, whose
+  // memory it uses again. DATA_LOSS, reason store_file_damaged: a
   // file is not what the engine wrote, or not as long.
   absl::StatusOr<bool> Next(v1::SnapshotFileChunk* out);
 

@@ -30,7 +30,8 @@ SnapshotSessionImpl::SnapshotSessionImpl(SourceCore& core, Source source, std::f
 SnapshotSessionImpl::~SnapshotSessionImpl() { Close(); }
 
 NextResult SnapshotSessionImpl::Next(v1::FetchSnapshotResponse* out) {
-  out->Clear();
+  // The memory of a piece that has been sent is used again for the next one.
+  if (!out->has_file_chunk()) out->Clear();
   {
     MutexLock lock(&mutex_);
     if (ended_) return NextResult::kEnd;

@@ -42,8 +42,7 @@ class FileInstall {
   // removed. DATA_LOSS, reason bad_snapshot: it makes no sense.
   absl::Status Begin(const v1::SnapshotHeader& header);
 
-  // DATA_LOSS, reason bad_snapshot: not the next piece, or damaged; nothing of it was taken, or nothing of its file is
-  // held any more. RESOURCE_EXHAUSTED, reason disk_full: as if it had not come.
+  // DATA_LOSS, reason bad_snapshot: not the next piece, or damaged; nothing of it was taken. RESOURCE_EXHAUSTED, reason disk_full: as if it had not come.
   absl::Status Add(const v1::SnapshotFileChunk& chunk);
 
   // All files that the header named are whole. They get their names in `store_directory`, which is made anew, durably.
@@ -79,7 +78,6 @@ class FileInstall {
   absl::Status Drop(const std::string& name);
   absl::Status OpenPart(const Named& file);
   absl::Status CheckNext(const v1::SnapshotFileChunk& chunk) const;
-  absl::Status EndFile(const Named& file, uint32_t expected);
   absl::Status Sync(const Named& file);
   absl::Status MakeWhole(const Named& file);
   absl::Status SkipWhole();

@@ -239,12 +239,7 @@ absl::Status StagedInstall::GoOnWithFiles(const v1::SnapshotHeader& header, Inst
 absl::Status StagedInstall::AddFileChunk(const v1::SnapshotFileChunk& chunk) {
   record_.received_bytes += chunk.data().size();
   untold_.bytes += chunk.data().size();
-  const uint64_t before = bytes();
-  absl::Status added = files_->Add(chunk);
-  if (!added.ok()) {
-    struck_bytes_ = std::max(struck_bytes_, before);  // a file whose sum was wrong is not counted any more
-    return Refuse(std::move(added));
-  }
+  TOWLINE_RETURN_IF_ERROR(Refuse(files_->Add(chunk)));
   if (bytes() > struck_bytes_) strikes_ = 0;
   const int64_t now = host_.environment().clock.MonotonicMicros();
   if (now - committed_micros_ < kFileCommitMicros) return absl::OkStatus();

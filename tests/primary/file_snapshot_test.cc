@@ -64,13 +64,13 @@ class FileSnapshotTest : public SnapshotSessionTest {
       if (response.has_end()) taken->ended = true;
       if (!response.has_file_chunk()) continue;
       const v1::SnapshotFileChunk& chunk = response.file_chunk();
-      EXPECT_EQ(chunk.crc32c(), Crc32c(chunk.data()));
       EXPECT_EQ(chunk.snapshot_id(), taken->header.snapshot_id());
       const v1::SnapshotFile& file = taken->header.files(static_cast<int>(chunk.file()));
       std::string& content = taken->files[file.name()];
       EXPECT_EQ(chunk.offset(), content.size());
       content += chunk.data();
-      EXPECT_EQ(chunk.file_crc32c(), content.size() == file.size() ? Crc32c(content) : 0);
+      EXPECT_EQ(chunk.crc32c(), Crc32c(content));
+      EXPECT_LE(content.size(), file.size());
       taken->sent += chunk.data().size();
     }
   }

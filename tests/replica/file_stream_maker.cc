@@ -31,8 +31,7 @@ std::vector<v1::FetchSnapshotResponse> MakeFileStream(const Files& files, const 
       chunk->set_file(index);
       chunk->set_offset(offset);
       chunk->set_data(content.substr(offset, chunk_bytes));
-      chunk->set_crc32c(Crc32c(chunk->data()));
-      if (offset + chunk_bytes >= content.size()) chunk->set_file_crc32c(Crc32c(content));
+      chunk->set_crc32c(Crc32c(content.substr(0, offset + chunk_bytes)));
     }
     ++index;
   }
