@@ -142,11 +142,13 @@ std::string ShareText(uint64_t bytes, uint64_t estimated) {
                          Percent(bytes, estimated));
 }
 
+// "1200 keys, "; nothing if none are counted, as in a transfer of files.
+std::string KeysText(uint64_t keys) { return keys == 0 ? "" : absl::StrCat(keys, " keys, "); }
+
 void PrintSnapshots(std::ostream& out, const google::protobuf::RepeatedPtrField<v1::SnapshotSendStatus>& snapshots) {
   for (const v1::SnapshotSendStatus& s : snapshots) {
     out << "sends     snapshot at lsn " << s.lsn() << " to " << (s.slot().empty() ? "a file" : s.slot()) << ": "
-        << s.keys() << " keys, " << ShareText(s.bytes(), s.estimated_bytes()) << ", "
-        << FormatRate(s.bytes_per_second());
+        << KeysText(s.keys()) << ShareText(s.bytes(), s.estimated_bytes()) << ", " << FormatRate(s.bytes_per_second());
     if (s.has_eta_seconds()) out << ", ETA " << FormatSeconds(s.eta_seconds());
     if (s.resumed()) out << ", gone on from a cursor";
     out << "\n";
@@ -156,7 +158,7 @@ void PrintSnapshots(std::ostream& out, const google::protobuf::RepeatedPtrField<
 }  // namespace
 
 std::string BootstrapText(const v1::BootstrapStatus& bootstrap) {
-  std::string text = absl::StrCat(bootstrap.phase(), ", ", bootstrap.keys(), " keys, ",
+  std::string text = absl::StrCat(bootstrap.phase(), ", ", KeysText(bootstrap.keys()),
                                   ShareText(bootstrap.bytes(), bootstrap.estimated_bytes()));
   // The bytes of a store that was never flushed are not known; its keys are.
   if (bootstrap.estimated_bytes() == 0 && bootstrap.estimated_keys() > 0) {

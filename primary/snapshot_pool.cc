@@ -144,10 +144,8 @@ SharedSnapshotPtr SnapshotPool::AdoptOne(const FileSnapshotPlace& place, const s
 }
 
 void SnapshotPool::Adopt(const std::shared_ptr<LogAndState>& live, const SnapshotMeta& meta, const History& history) {
-  {
-    MutexLock lock(&mutex_);
-    if (std::exchange(adopted_, live->number()) == live->number()) return;
-  }
+  MutexLock adopt_lock(&adopt_mutex_);
+  if (std::exchange(adopted_, live->number()) == live->number()) return;
   const std::optional<FileSnapshotPlace> place = live->file_snapshots();
   if (!place.has_value()) return;
   const absl::StatusOr<std::vector<std::string>> names = place->fs.List(place->directory);
@@ -212,6 +210,7 @@ void SnapshotPool::Tick() {
 
 void SnapshotPool::Clear() {
   std::list<Entry> dropped;
+  MutexLock adopt_lock(&adopt_mutex_);
   MutexLock lock(&mutex_);
   dropped.swap(entries_);
   adopted_ = 0;  // what stays may be wanted again

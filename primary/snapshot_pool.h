@@ -88,7 +88,7 @@ class SnapshotPool {
   // Takes over the file snapshots of `live` that an earlier process left, if they lie on `history`; removes what is of
   // no use. Once for each data generation. `meta` as for Make.
   void Adopt(const std::shared_ptr<LogAndState>& live, const SnapshotMeta& meta, const History& history)
-      TOWLINE_EXCLUDES(mutex_);
+      TOWLINE_EXCLUDES(adopt_mutex_, mutex_);
 
   // Whether a stream must go on from a newer one.
   bool IsExpired(const SharedSnapshot& snapshot) const;
@@ -103,7 +103,7 @@ class SnapshotPool {
   // Gives up those that nobody needs any more. Call every second or so.
   void Tick() TOWLINE_EXCLUDES(mutex_);
   // Gives up all but those that streams still hold. Files stay for a later process.
-  void Clear() TOWLINE_EXCLUDES(mutex_);
+  void Clear() TOWLINE_EXCLUDES(adopt_mutex_, mutex_);
 
   SnapshotPoolStatus Status() const TOWLINE_EXCLUDES(mutex_);
 
@@ -123,11 +123,14 @@ class SnapshotPool {
   Rng& rng_;
   const SnapshotPoolOptions options_;
 
+  // Held over the look at the disk, so that whoever needs what is found waits for it; locked before mutex_.
+  Mutex adopt_mutex_;
+  uint64_t adopted_ TOWLINE_GUARDED_BY(adopt_mutex_) = 0;  // the data generation that was looked at; 0 = none
+
   mutable Mutex mutex_;
   std::list<Entry> entries_ TOWLINE_GUARDED_BY(mutex_);  // oldest first
   int sessions_ TOWLINE_GUARDED_BY(mutex_) = 0;
-  uint64_t adopted_ TOWLINE_GUARDED_BY(mutex_) = 0;  // the data generation that was looked at; 0 = none
-  double rate_ TOWLINE_GUARDED_BY(mutex_) = 0;       // 0 = not measured
+  double rate_ TOWLINE_GUARDED_BY(mutex_) = 0;  // 0 = not measured
   double tokens_ TOWLINE_GUARDED_BY(mutex_) = 0;
   int64_t tokens_micros_ TOWLINE_GUARDED_BY(mutex_) = 0;
 };

@@ -204,9 +204,11 @@ absl::StatusOr<Source> Begin(SourceCore& core, const ResumeRequest& request, con
   return source;
 }
 
-// Files that cannot be had now (the disk is full here, or the store flushes all the time) are no reason to wait.
-bool WantsRdbInstead(const absl::Status& status) {
-  return !status.ok() && (absl::IsAborted(status) || GetErrorInfo(status).reason == "disk_full");
+// Files that cannot be had now (the disk is full here, or the store flushes all the time) are no reason to wait, but
+// for who would lose what it has of them.
+bool WantsRdbInstead(const absl::Status& status, bool holds_files) {
+  if (status.ok() || holds_files) return false;
+  return absl::IsAborted(status) || GetErrorInfo(status).reason == "disk_full";
 }
 
 absl::StatusOr<Source> Choose(SourceCore& core, const ResumeRequest& request, FileOffer offer, double growth)
@@ -225,8 +227,9 @@ absl::StatusOr<Source> Choose(SourceCore& core, const ResumeRequest& request, Fi
   // Who goes on has passed it when it began.
   if (offer.held.empty()) TOWLINE_RETURN_IF_ERROR(CheckHeadroom(core, *resumption.live, growth));
   if (!TakesFiles(request, offer, *resumption.live)) return Begin(core, request, resumption, SnapshotForm::kRdb, {});
+  const bool holds_files = !offer.held.empty();
   absl::StatusOr<Source> files = Begin(core, request, resumption, SnapshotForm::kFiles, std::move(offer));
-  if (!WantsRdbInstead(files.status())) return files;
+  if (!WantsRdbInstead(files.status(), holds_files)) return files;
   core.logger.Log(LogLevel::kWarning, "snapshot_without_files",
                   {{"node", request.slot}, {"status", files.status().ToString()}});
   return Begin(core, request, resumption, SnapshotForm::kRdb, {});
@@ -269,7 +272,7 @@ absl::StatusOr<std::unique_ptr<SnapshotSession>> StartSnapshot(SourceCore& core,
   absl::Cleanup leave = [&core] { core.snapshots.Leave(); };
   AdoptSnapshots(core);
   if (const absl::Status flushed = FlushForFiles(core, request, offer); !flushed.ok()) {
-    if (!WantsRdbInstead(flushed)) return flushed;
+    if (!WantsRdbInstead(flushed, !offer.held.empty())) return flushed;
     offer = {};
   }
   MutexLock lock(&core.resume_mutex);

@@ -32,23 +32,6 @@ RewindOptions RewindOptionsOf(const NodeConfig& config) {
 
 }  // namespace
 
-// The live generation as the serving side sees it.
-class Node::LiveAdapter final : public LogAndState {
- public:
-  LiveAdapter(std::shared_ptr<Generation> generation, std::optional<FileSnapshotPlace> file_snapshots)
-      : generation_(std::move(generation)), file_snapshots_(std::move(file_snapshots)) {}
-  uint64_t number() const override { return generation_->number(); }
-  wal::Spool& spool() override { return generation_->spool(); }
-  StateStore& state() override { return generation_->state(); }
-  Applier& applier() override { return generation_->applier(); }
-  std::optional<FileSnapshotPlace> file_snapshots() const override { return file_snapshots_; }
-  const std::shared_ptr<Generation>& generation() const { return generation_; }
-
- private:
-  const std::shared_ptr<Generation> generation_;
-  const std::optional<FileSnapshotPlace> file_snapshots_;
-};
-
 Node::Node(const NodeConfig& config, const NodeDependencies& deps)
     : config_(config),
       deps_(deps),
@@ -264,7 +247,7 @@ void Node::SwitchGeneration(std::shared_ptr<Generation> generation) {
   live_ = MakeLive(std::move(generation));
 }
 
-std::shared_ptr<Node::LiveAdapter> Node::MakeLive(std::shared_ptr<Generation> generation) const {
+std::shared_ptr<ServedGeneration> Node::MakeLive(std::shared_ptr<Generation> generation) const {
   std::optional<FileSnapshotPlace> files;
   const std::string form = FileForm();
   if (form.empty()) {
@@ -273,7 +256,7 @@ std::shared_ptr<Node::LiveAdapter> Node::MakeLive(std::shared_ptr<Generation> ge
   } else {
     files.emplace(FileSnapshotPlace{deps_.fs, SnapshotsDirectory(config_.data_dir, generation->number()), form});
   }
-  return std::make_shared<LiveAdapter>(std::move(generation), std::move(files));
+  return std::make_shared<ServedGeneration>(std::move(generation), std::move(files));
 }
 
 std::string Node::FileForm() const { return config_.bootstrap_form == "rdb" ? "" : deps_.stores.file_form(); }

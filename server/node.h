@@ -30,6 +30,7 @@
 #include "server/peer_check.h"
 #include "server/primary_lifecycle.h"
 #include "server/pulling.h"
+#include "server/served_generation.h"
 #include "towline/v1/admin_service.pb.h"
 
 namespace towline {
@@ -169,8 +170,7 @@ class Node final : public SourceHost, public ReplicaHost, public FailoverHost {
   void SetAdvertisedAddress(std::string address) { advertised_ = std::move(address); }
 
  private:
-  class LiveAdapter;
-  std::shared_ptr<LiveAdapter> MakeLive(std::shared_ptr<Generation> generation) const;
+  std::shared_ptr<ServedGeneration> MakeLive(std::shared_ptr<Generation> generation) const;
   // Of store files that this node sends and takes; empty = none.
   std::string FileForm() const;
   static constexpr int kBookmarkWaitsMax = 2;
@@ -203,7 +203,7 @@ class Node final : public SourceHost, public ReplicaHost, public FailoverHost {
   Mutex mutex_;
   std::vector<v1::RoleChange> role_changes_ TOWLINE_GUARDED_BY(mutex_);  // the last ones
   std::map<std::pair<std::string, std::string>, uint64_t> role_change_counts_ TOWLINE_GUARDED_BY(mutex_);
-  std::shared_ptr<LiveAdapter> live_ TOWLINE_GUARDED_BY(mutex_);
+  std::shared_ptr<ServedGeneration> live_ TOWLINE_GUARDED_BY(mutex_);
   HeartbeatLog heartbeats_ TOWLINE_GUARDED_BY(mutex_);     // of the upstream
   UpstreamPath upstream_path_ TOWLINE_GUARDED_BY(mutex_);  // as it told last
   bool started_ TOWLINE_GUARDED_BY(mutex_) = false;

@@ -188,7 +188,7 @@ def describe_end(victim):
 
 # Names of the calls that change files, on any architecture. A kill between others leaves the same files.
 CHANGING = {"openat", "pwrite64", "fdatasync", "fsync", "rename", "renameat", "renameat2", "unlink", "unlinkat",
-            "mkdir", "mkdirat", "rmdir", "ftruncate"}
+            "mkdir", "mkdirat", "rmdir", "ftruncate", "link", "linkat"}
 READING = {"pread64"}
 REQUIRED = [{"openat"}, {"pwrite64"}, {"fdatasync"}, {"fsync"}, {"rename", "renameat", "renameat2"},
             {"unlink", "unlinkat"}, {"mkdir", "mkdirat"}, {"ftruncate"}]

@@ -4,6 +4,7 @@
 //   install_script prepare DIR   makes a replica whose generation 1 holds the log up to kOldLsn
 //   install_script run DIR       it falls behind, loads a snapshot in several streams, the rest of them from a newer
 //                                one, replays the log behind it, switches, removes generation 1, and goes on streaming
+//   install_script files DIR     the same, but that it loads files of a store
 //   install_script check DIR     opens the directory and looks whether it is exactly the old or the new state
 //
 // All but its engine is the real thing: control, log, journal, controller. What the source sends is a function of what
@@ -32,6 +33,7 @@
 #include "replica/generation_files.h"
 #include "replica/replica_controller.h"
 #include "store/memory_store.h"
+#include "store/snapshot_codec.h"
 #include "tests/replica/fake_upstream.h"
 #include "tests/replica/replica_node.h"
 #include "tests/replica/snapshot_maker.h"
@@ -77,8 +79,9 @@ LogMaker MakeLog(Lsn lsn) {
 
 class Script : public ReplicaHost {
  public:
-  Script(std::string directory, Lsn end_lsn)
+  Script(std::string directory, Lsn end_lsn, SnapshotForm form = SnapshotForm::kRdb)
       : log_(MakeLog(end_lsn)),
+        form_(form),
         env_{fs_,
              clock_,
              rng_,
@@ -113,6 +116,7 @@ class Script : public ReplicaHost {
   absl::Status Open();
   void Answer(FakePull& pull);
   void BeginStream(FakeSnapshot& snapshot);
+  std::vector<v1::FetchSnapshotResponse> FileStream(const v1::FetchSnapshotRequest& request) const;
   void SendOne();
   bool Finished();
   int Fail(int code, const std::string& what);
@@ -124,6 +128,7 @@ class Script : public ReplicaHost {
   RecordingLogger logger_;
   MemoryStoreFactory stores_{{.file_system = &fs_, .flush_every_batches = 0, .flush_on_close = true}};
   const LogMaker log_;
+  const SnapshotForm form_;
   absl::Status fatal_;
   const GenerationEnvironment env_;
   std::unique_ptr<ControlFile> control_file_;
@@ -169,10 +174,21 @@ void Script::BeginStream(FakeSnapshot& snapshot) {
   const v1::SnapshotCursor& cursor = snapshot.request.start().snapshot_cursor();
   const Lsn read_lsn = cursor.sequence() == 0 ? kSnapshotLsn : kReadLsn;
   if (cursor.sequence() != 0) Say(absl::StrCat("resumed ", cursor.bytes()));
-  std::vector<v1::FetchSnapshotResponse> stream = MakeSnapshotRest(log_, kSnapshotLsn, read_lsn, cursor, kChunkBytes);
+  std::vector<v1::FetchSnapshotResponse> stream =
+      form_ == SnapshotForm::kFiles ? FileStream(snapshot.request)
+                                    : MakeSnapshotRest(log_, kSnapshotLsn, read_lsn, cursor, kChunkBytes);
   cut_ = stream.size() > 1 + kChunksOfStream;
   if (cut_) stream.resize(1 + kChunksOfStream);
   to_send_.assign(stream.begin(), stream.end());
+}
+
+// The first copy is gone when somebody comes again, the second stays.
+std::vector<v1::FetchSnapshotResponse> Script::FileStream(const v1::FetchSnapshotRequest& request) const {
+  uint64_t held = 0;
+  for (const v1::SnapshotFile& file : request.held()) held += file.held_bytes();
+  if (held != 0) Say(absl::StrCat("resumed ", held));
+  const bool again = request.held_snapshot_id() != 0;
+  return MakeFileSnapshot(log_, again ? kReadLsn : kSnapshotLsn, request, kChunkBytes, kFirstSnapshotId + again);
 }
 
 // Chunks arrive one by one, with time between them.
@@ -256,8 +272,9 @@ int Main(int argc, char** argv) {
   const std::string mode = argc == 3 ? argv[1] : "";
   if (mode == "prepare") return Script(argv[2], kOldLsn).Prepare();
   if (mode == "run") return Script(argv[2], kEndLsn).Run();
+  if (mode == "files") return Script(argv[2], kEndLsn, SnapshotForm::kFiles).Run();
   if (mode == "check") return Script(argv[2], kEndLsn).Check();
-  Say("usage: install_script prepare|run|check DIR; see the top of install_script.cc");
+  Say("usage: install_script prepare|run|files|check DIR; see the top of install_script.cc");
   return kExitUsage;
 }
 

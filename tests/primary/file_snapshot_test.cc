@@ -259,12 +259,14 @@ TEST_F(FileSnapshotTest, WhatIsOfNoUseAfterARestartIsRemoved) {
   OpenNode();
   ASSERT_THAT(fs_.Names(kPlace), ElementsAre(name));
   const std::string record = fs_.Contents(absl::StrCat(kPlace, "/", name, "/SNAPSHOT"));
+  const std::string content = fs_.Contents(absl::StrCat(kPlace, "/", name, "/", kFile));
+  for (const char* whole : {"1", "2"}) fs_.SetContents(absl::StrCat(kPlace, "/", whole, "/", kFile), content);
   FileSnapshotRecord other = *DecodeFileSnapshot(record);
   other.position.term_id ^= 1;
   fs_.SetContents(absl::StrCat(kPlace, "/1/SNAPSHOT"), EncodeFileSnapshot(other));  // of another line
   other = *DecodeFileSnapshot(record);
   other.files[0].size += 1;
-  fs_.SetContents(absl::StrCat(kPlace, "/2/SNAPSHOT"), EncodeFileSnapshot(other));  // its file is not there
+  fs_.SetContents(absl::StrCat(kPlace, "/2/SNAPSHOT"), EncodeFileSnapshot(other));  // not its file
   fs_.SetContents(absl::StrCat(kPlace, "/3/", kFile), "x");                         // not whole
   fs_.SetContents(absl::StrCat(kPlace, "/making/", kFile), "x");
   fs_.FlipBit(absl::StrCat(kPlace, "/", name, "/SNAPSHOT"), 100);
