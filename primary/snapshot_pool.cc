@@ -22,7 +22,7 @@ constexpr double kRateWeight = 0.3;
 
 }  // namespace
 
-absl::Status SnapshotPool::Limit(const std::string& what) const {
+absl::Status SnapshotPool::TooMany(const std::string& what) const {
   const uint64_t retry_ms = kRetryMs / 2 + rng_.Next() % kRetryMs;
   ErrorInfo info{"snapshot_limit",
                  what,
@@ -33,7 +33,7 @@ absl::Status SnapshotPool::Limit(const std::string& what) const {
 
 absl::Status SnapshotPool::Enter() {
   MutexLock lock(&mutex_);
-  if (sessions_ >= options_.sessions_max) return Limit(absl::StrCat(sessions_, " snapshots are being sent already"));
+  if (sessions_ >= options_.sessions_max) return TooMany(absl::StrCat(sessions_, " snapshots are being sent already"));
   ++sessions_;
   return absl::OkStatus();
 }
@@ -82,7 +82,7 @@ bool SnapshotPool::HasRoom() {
 }
 
 absl::Status SnapshotPool::Full() const {
-  return Limit(absl::StrCat(options_.snapshots_max, " snapshots are live, and none of them may be joined any more"));
+  return TooMany(absl::StrCat(options_.snapshots_max, " snapshots are live, and none of them may be joined any more"));
 }
 
 absl::Status SnapshotPool::Fill(SnapshotForm form, LogAndState& live, SharedSnapshot* snapshot) const {
@@ -165,9 +165,16 @@ bool SnapshotPool::IsExpired(const SharedSnapshot& snapshot) const {
   return clock_.MonotonicMicros() - snapshot.made_micros > options_.age_max_micros;
 }
 
+uint64_t SnapshotPool::Limit() const {
+  const uint64_t always = options_.bytes_per_second;
+  const uint64_t busy = busy_.load(std::memory_order_relaxed) ? options_.busy_bytes_per_second : 0;
+  if (always == 0 || busy == 0) return std::max(always, busy);
+  return std::min(always, busy);
+}
+
 bool SnapshotPool::MaySend() {
-  if (options_.bytes_per_second == 0) return true;
-  const double rate = static_cast<double>(options_.bytes_per_second);
+  const double rate = static_cast<double>(Limit());
+  if (rate == 0) return true;
   MutexLock lock(&mutex_);
   const int64_t now = clock_.MonotonicMicros();
   tokens_ += rate * static_cast<double>(now - tokens_micros_) / 1e6;
@@ -177,7 +184,7 @@ bool SnapshotPool::MaySend() {
 }
 
 void SnapshotPool::Sent(uint64_t bytes) {
-  if (options_.bytes_per_second == 0) return;
+  if (Limit() == 0) return;
   MutexLock lock(&mutex_);
   tokens_ -= static_cast<double>(bytes);
 }

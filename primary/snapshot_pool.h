@@ -8,6 +8,7 @@
 #ifndef TOWLINE_PRIMARY_SNAPSHOT_POOL_H_
 #define TOWLINE_PRIMARY_SNAPSHOT_POOL_H_
 
+#include <atomic>
 #include <cstdint>
 #include <list>
 #include <memory>
@@ -34,6 +35,7 @@ struct SnapshotPoolOptions {
   int64_t age_max_micros = 30ll * 60 * 1'000'000;  // older ones are given up; streams go on from a newer one
   int64_t linger_micros = 10'000'000;              // kept for so long after the last stream
   uint64_t bytes_per_second = 0;                   // of all streams together; 0 = no limit
+  uint64_t busy_bytes_per_second = 0;              // the same while writers are at work: see SetBusy
 };
 
 // One moment of the store.
@@ -93,6 +95,10 @@ class SnapshotPool {
   // Whether a stream must go on from a newer one.
   bool IsExpired(const SharedSnapshot& snapshot) const;
 
+  // Whether so much is written to the log that snapshots give way to it.
+  void SetBusy(bool busy) { busy_.store(busy, std::memory_order_relaxed); }
+  // Bytes a second that all streams together may send now; 0 = no limit.
+  uint64_t Limit() const;
   // The rate limit: a stream asks before each chunk and tells its size behind it.
   bool MaySend() TOWLINE_EXCLUDES(mutex_);
   void Sent(uint64_t bytes) TOWLINE_EXCLUDES(mutex_);
@@ -117,11 +123,12 @@ class SnapshotPool {
                              const std::shared_ptr<LogAndState>& live, const SnapshotMeta& meta,
                              const History& history) const;
   void DropUnusedLocked(int64_t used_before_micros, std::list<Entry>* dropped) TOWLINE_REQUIRES(mutex_);
-  absl::Status Limit(const std::string& what) const;
+  absl::Status TooMany(const std::string& what) const;
 
   Clock& clock_;
   Rng& rng_;
   const SnapshotPoolOptions options_;
+  std::atomic<bool> busy_{false};
 
   // Held over the look at the disk, so that whoever needs what is found waits for it; locked before mutex_.
   Mutex adopt_mutex_;

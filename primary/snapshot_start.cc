@@ -34,9 +34,9 @@ absl::Status PlanChanged(const Plan& plan) {
 // A snapshot through which the log grows beyond what the slot may hold would be for nothing.
 absl::Status CheckHeadroom(SourceCore& core, LogAndState& live, double growth) {
   const uint64_t bytes = live.state().store().Stats().disk_bytes;
-  const SnapshotPoolOptions& options = core.snapshots.options();
+  const uint64_t limit = core.snapshots.Limit();
   double rate = core.snapshots.StreamRate().value_or(kAssumedRate);
-  if (options.bytes_per_second != 0) rate = std::min(rate, static_cast<double>(options.bytes_per_second));
+  if (limit != 0) rate = std::min(rate, static_cast<double>(limit));
   const double seconds = static_cast<double>(bytes) / rate;
   const double needed = growth * seconds;
   const uint64_t headroom = core.slots.limits().max_retained_bytes;

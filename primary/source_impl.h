@@ -58,6 +58,7 @@ class ReplicationSourceImpl final : public ReplicationSource {
   absl::StatusOr<bool> ApplyLimits(LogAndState& live, double disk_used_ratio) TOWLINE_REQUIRES(core_.resume_mutex);
   absl::Status HoldAgain(LogAndState& live) TOWLINE_REQUIRES(core_.resume_mutex);
   absl::Status Prune(LogAndState& live) TOWLINE_REQUIRES(core_.resume_mutex);
+  void LookAtWriters(LogAndState& live, int64_t now);
   void MeasureDisk() TOWLINE_EXCLUDES(mutex_);
   void MeasureRates(LogAndState& live, int64_t now) TOWLINE_EXCLUDES(mutex_);
 
@@ -74,6 +75,9 @@ class ReplicationSourceImpl final : public ReplicationSource {
   bool disk_warned_ = false;
   uint64_t limits_generation_ = 0;  // of the last look at the limits
   uint64_t limits_bytes_ = 0;       // appended by then
+  int64_t writers_micros_ = 0;      // of the last look at the writers
+  uint64_t writers_generation_ = 0;
+  uint64_t writers_bytes_ = 0;
 
   mutable Mutex mutex_;
   LogRates rates_ TOWLINE_GUARDED_BY(mutex_);

@@ -12,12 +12,21 @@
 #include "primary/source_impl.h"
 
 namespace towline {
+namespace {
+
+// From so much growth of the log on snapshots give way to writers. Less is not worth a slower re-bootstrap.
+constexpr double kBusyBytesPerSecond = 1 << 20;
+// Over so long it is measured.
+constexpr int64_t kWritersMicros = 250'000;
+
+}  // namespace
 
 absl::Status ReplicationSourceImpl::Tick() {
   const int64_t now = core_.clock.MonotonicMicros();
   const NodeView node = core_.host.View();
   const std::shared_ptr<LogAndState> live = core_.host.Live();
   MakeHeartbeat(node, live.get(), now);
+  if (live != nullptr) LookAtWriters(*live, now);
   const TickView view{now, live == nullptr ? 0 : live->spool().end().lsn};
   core_.ForEachSession([&view](ServedSession& session) { session.OnTick(view); });
   absl::Status status;
@@ -115,6 +124,18 @@ void ReplicationSourceImpl::MeasureDisk() {
                       {"disk_guard_ratio", absl::StrFormat("%.3f", core_.slots.limits().disk_guard_ratio)}});
   }
   disk_warned_ = warn;
+}
+
+void ReplicationSourceImpl::LookAtWriters(LogAndState& live, int64_t now) {
+  const int64_t elapsed = now - writers_micros_;
+  if (elapsed < kWritersMicros) return;
+  const uint64_t appended = live.spool().stats().appended_bytes;
+  const bool same_log = writers_generation_ == live.number() && appended >= writers_bytes_;
+  const uint64_t written = same_log ? appended - writers_bytes_ : 0;
+  core_.snapshots.SetBusy(static_cast<double>(written) * 1e6 >= kBusyBytesPerSecond * static_cast<double>(elapsed));
+  writers_micros_ = now;
+  writers_generation_ = live.number();
+  writers_bytes_ = appended;
 }
 
 // A fast writer adds many segments between two retentions, and a slot over its limit would hold them all.

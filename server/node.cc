@@ -79,6 +79,7 @@ absl::StatusOr<std::unique_ptr<Node>> Node::Open(const NodeConfig& config, const
   options.snapshots.join_micros = config.bootstrap_join_window_micros;
   options.snapshots.age_max_micros = config.bootstrap_max_snapshot_age_micros;
   options.snapshots.bytes_per_second = config.bootstrap_rate_limit;
+  options.snapshots.busy_bytes_per_second = config.bootstrap_busy_rate_limit;
   options.heartbeat_micros = config.replication_heartbeat_micros;
   options.stall_timeout_micros = config.replication_stall_timeout_micros;
   options.slots_persist_micros = config.slots_persist_interval_micros;

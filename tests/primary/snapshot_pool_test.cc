@@ -174,11 +174,25 @@ TEST_F(SnapshotPoolTest, TheRateOfAllStreamsIsTheLimit) {
   clock_.Advance(3600 * kSecond);  // a pause is no credit but for a tenth of a second
   EXPECT_LE(run(1, 1), kRate / 10 + kChunk);
   pool_options_.bytes_per_second = 0;
+  pool_options_.busy_bytes_per_second = kRate;
   SnapshotPool free(clock_, rng_, pool_options_);
   for (int i = 0; i < 100; ++i) {
     EXPECT_TRUE(free.MaySend());
     free.Sent(1 << 30);
   }
+  EXPECT_EQ(free.Limit(), 0u);
+  free.SetBusy(true);  // writers are at work
+  EXPECT_EQ(free.Limit(), kRate);
+  EXPECT_TRUE(free.MaySend());
+  free.Sent(kRate);
+  EXPECT_FALSE(free.MaySend());
+  free.SetBusy(false);
+  EXPECT_TRUE(free.MaySend());
+  pool_options_.bytes_per_second = kRate / 2;
+  SnapshotPool both(clock_, rng_, pool_options_);
+  EXPECT_EQ(both.Limit(), kRate / 2);
+  both.SetBusy(true);
+  EXPECT_EQ(both.Limit(), kRate / 2);
 }
 
 TEST_F(SnapshotPoolTest, TheRateOfStreamsIsMeasuredOnThoseThatCameToTheirEnd) {

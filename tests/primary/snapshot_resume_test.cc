@@ -319,6 +319,29 @@ TEST_F(SnapshotResumeTest, AStreamWaitsForTheRateLimitAndIsWoken) {
   EXPECT_LT(static_cast<double>(waited) / 1e6, seconds + 0.2);
 }
 
+TEST_F(SnapshotResumeTest, StreamsGiveWayWhileWritersAreAtWork) {
+  options_.snapshots.busy_bytes_per_second = 1 << 20;
+  FlushStore();
+  OpenNode();
+  // Pieces that a stream sends within a second, with so many bytes written every 250 ms.
+  const auto send = [&](size_t written) {
+    size_t sent = 0;
+    auto session = Open(ReplicaStart("r1", 0));
+    for (int i = 0; i < 4; ++i) {
+      if (written != 0) Write(1, written);
+      Pass(250'000);
+    }
+    Received received;
+    while (TakeOne(*session, &received) == NextResult::kMessage) sent = received.chunks.size();
+    return sent;
+  };
+  const size_t all = send(0);
+  EXPECT_GT(all, 4u);
+  EXPECT_GE(send(200'000), all);  // less than 1 MiB a second
+  EXPECT_LE(send(300'000), 2u);   // a tenth of a second's worth, and what goes over it
+  EXPECT_GE(send(0), all);
+}
+
 TEST_F(SnapshotResumeTest, TooManySnapshotsAreRefusedUnlessOneCanBeShared) {
   options_.snapshots.snapshots_max = 1;
   FlushStore();
