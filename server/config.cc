@@ -145,7 +145,7 @@ const std::vector<Key>& Keys() {
        OneOf(&C::bootstrap_form, {"auto", "rdb"})},
       {"bootstrap.rate_limit", "bytes a second of all snapshots that are sent (0B = no limit)",
        Bytes(&C::bootstrap_rate_limit, 0)},
-      {"bootstrap.busy_rate_limit", "the same while 1 MiB or more is written a second (128MiB; 0B = no limit)",
+      {"bootstrap.busy_rate_limit", "the same while 1 MiB or more is written a second (64MiB; 0B = no limit)",
        Bytes(&C::bootstrap_busy_rate_limit, 0)},
       {"replication.follow_primary",
        "a replica leaves an upstream that is gone, stale or not served for the primary (true)",

@@ -48,7 +48,7 @@ struct NodeConfig {
   int64_t bootstrap_join_window_micros = 60ll * 1'000'000;
   int64_t bootstrap_max_snapshot_age_micros = 30ll * 60 * 1'000'000;
   uint64_t bootstrap_rate_limit = 0;
-  uint64_t bootstrap_busy_rate_limit = 128ull << 20;
+  uint64_t bootstrap_busy_rate_limit = 64ull << 20;
   std::string bootstrap_form = "auto";
   bool replication_follow_primary = true;
   int64_t replication_heartbeat_micros = 250'000;
