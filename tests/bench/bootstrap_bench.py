@@ -94,8 +94,8 @@ def measure_load(peers, seconds):
             continue
         if hasattr(peer, "loaded_bootstrap"):
             peer.settle()
+            peer.idle_writers(seconds)  # not counted: what writers cause in the background is under way then in both
             idle = peer.idle_writers(seconds)
-            peer.settle()
             results[peer.name] = {"idle": idle, **peer.loaded_bootstrap(idle)}
         else:
             results[peer.name] = None  # not measured
