@@ -32,7 +32,6 @@ class PullCall final : public BidiCall<v1::PullRequest, v1::PullResponse> {
   // Strand only.
   void Run() {
     if (finished_) return;
-    if (!refused_.ok()) return End(refused_);
     std::deque<v1::PullRequest> requests;
     bool broken = false;
     bool read_closed = false;
@@ -113,9 +112,8 @@ class PullCall final : public BidiCall<v1::PullRequest, v1::PullResponse> {
   void TakeAck() {
     if (finished_) return;
     started_ = true;
-    refused_ = session_->OnRequest(incoming_);
-    if (refused_.ok()) return StartRead(&incoming_);
-    strand_->Signal();
+    if (session_->OnRequest(incoming_).ok()) return StartRead(&incoming_);
+    strand_->Signal();  // a request that is refused ends the session, which says why
   }
 
   void End(const absl::Status& status) {
@@ -133,7 +131,6 @@ class PullCall final : public BidiCall<v1::PullRequest, v1::PullResponse> {
   v1::PullResponse outgoing_;  // strand only
   bool started_ = false;       // strand only
   bool finished_ = false;      // strand only
-  absl::Status refused_;       // strand only; an ack
 
   Mutex mutex_;
   std::deque<v1::PullRequest> inbox_ TOWLINE_GUARDED_BY(mutex_);
