@@ -175,6 +175,7 @@ bool PullSessionImpl::TakeHeartbeat(v1::PullResponse* out) {
   const HeartbeatInfo newest = core_.heartbeat();
   if (newest.sequence == heartbeat_sent_ || newest.sequence == 0) return false;
   heartbeat_sent_ = newest.sequence;
+  waited_long_ = true;
   FillHeartbeat(newest, out->mutable_heartbeat());
   if (request_->kind == slots::SlotKind::kReplica && !request_->temporary) {
     if (const auto news = core_.SlotNews(&slots_told_)) {
@@ -225,6 +226,7 @@ absl::StatusOr<bool> PullSessionImpl::TakeRecords(v1::PullResponse* out) {
     outgoing_->Load(*std::move(batch));
   }
   TOWLINE_RETURN_IF_ERROR(outgoing_->Fill(credit, out));
+  waited_long_ = false;
   core_.CountRecordBytes(outgoing_->sent_bytes() - sent_before);
   MutexLock lock(&mutex_);
   const Lsn sent_lsn = std::max(sent_lsn_, outgoing_->sent_lsn());
@@ -235,9 +237,10 @@ absl::StatusOr<bool> PullSessionImpl::TakeRecords(v1::PullResponse* out) {
 
 // Small messages go one at a time, as segments do with Nagle's algorithm (RFC 896): a replica that is busy with a sync
 // gets what gathers meanwhile in one piece, which costs it one more sync, not one for each of our groups. Not while
-// writers wait: the replica puts together by itself what arrives during a sync.
+// writers wait: the replica puts together by itself what arrives during a sync. And not for longer than a heartbeat:
+// where acks do not come through, records still do.
 bool PullSessionImpl::WaitsForAck() {
-  if (core_.host.WritersWait()) return false;
+  if (waited_long_ || core_.host.WritersWait()) return false;
   MutexLock lock(&mutex_);
   const bool outstanding =
       kind_ == slots::SlotKind::kReplica && outgoing_->sent_bytes() != 0 && KeptLocked() < sent_lsn_;

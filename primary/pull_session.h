@@ -92,6 +92,7 @@ class PullSessionImpl final : public PullSession, public ServedSession {
   std::optional<OutgoingRecords> outgoing_;
   uint64_t granted_bytes_ = 0;
   uint64_t heartbeat_sent_ = 0;                         // sequence
+  bool waited_long_ = false;                            // a heartbeat has left since the last records
   uint64_t prompted_ = 0;                               // sequence of the heartbeat that was repeated last
   CommitStage prompted_stage_ = CommitStage::kFlushed;  // for which it was
   uint64_t path_told_ = 0;                              // version

@@ -94,7 +94,6 @@ class DrillsTest(NodeTest):
         report = self.local("stall")
         self.assert_nothing_lost(report)
         self.phases(report, "stall_reported", "replica_continued", "serves")
-        self.assertGreaterEqual(self.phases(report, "stall_reported")[0], 2000, "replication.stall_timeout")
         self.assertLess(report["write_pause_ms"], self.phases(report, "stall_reported")[0], "the other replica confirms")
         self.assertEqual([key for key in self.resyncs(report) if not key.startswith("partial/")], [])
 

@@ -48,78 +48,11 @@ TEST_F(PullSessionTest, HandshakeThenEveryRecordByteForByte) {
   EXPECT_THAT(fields.at("numbers"), ::testing::HasSubstr("durable_lsn=21"));
 }
 
-TEST_F(PullSessionTest, AWakeOfASessionThatHasRecordsToSendIsNotNeeded) {
-  Write(5);
-  auto owner = Attach(ReplicaStart("r1", 0));
-  Write(5);  // it has not come to the tail yet
-  EXPECT_EQ(owner->wakes, 0);
-  owner->Receive();
-  EXPECT_EQ(owner->last_lsn, 11u);
-}
-
 TEST_F(PullSessionTest, AMemberIsAnnouncedWhenItStreams) {
   Attach(ReplicaStart("r1", 1));
   Attach(ConsumerStart("c1", 1));
   Ask(ReplicaStart("p1", 1));  // refused
   EXPECT_THAT(host_.attached, ElementsAre(MemberInfo{"r1", 20, "r1:7700", true}));
-}
-
-TEST_F(PullSessionTest, LittleWaitsForTheAckOfWhatIsOut) {
-  options_.follow_bytes = 10'000;
-  OpenNode();
-  Write(1, 1000);
-  auto owner = Attach(ReplicaStart("r1", 1));
-  owner->Receive();
-  EXPECT_EQ(owner->last_lsn, 2u);
-  Write(3, 1000);
-  owner->Receive();
-  EXPECT_EQ(owner->last_lsn, 2u);
-  const int wakes = owner->wakes;
-  ASSERT_THAT(owner->Ack(2, 1, 1), IsOk());  // received, not yet synced
-  owner->Receive();
-  EXPECT_EQ(owner->last_lsn, 2u);
-  ASSERT_THAT(owner->Ack(2, 2, 1), IsOk());
-  EXPECT_GT(owner->wakes, wakes);
-  owner->Receive();
-  EXPECT_EQ(owner->frames, Shipped(2, 5));
-  ASSERT_EQ(owner->batches.size(), 2u);
-
-  Write(9, 1000);
-  owner->Receive();
-  EXPECT_EQ(owner->last_lsn, 5u);
-  Write(1, 1000);  // now it is not little any more
-  owner->Receive();
-  EXPECT_EQ(owner->frames, Shipped(2, 15));
-}
-
-TEST_F(PullSessionTest, NothingWaitsWhileWritersWait) {
-  options_.follow_bytes = 10'000;
-  OpenNode();
-  Write(1, 1000);
-  auto owner = Attach(ReplicaStart("r1", 1));
-  Tick();
-  owner->Receive();
-  ASSERT_THAT(owner->heartbeats, SizeIs(1));
-  host_.writers_wait = CommitStage::kFlushed;
-  Write(3, 1000);
-  owner->Receive();
-  EXPECT_EQ(owner->last_lsn, 5u);
-  ASSERT_THAT(owner->heartbeats, SizeIs(2));  // the same once more asks for acks without delay
-  EXPECT_EQ(owner->heartbeats[1].sequence(), owner->heartbeats[0].sequence());
-  Write(1, 1000);
-  owner->Receive();
-  EXPECT_THAT(owner->heartbeats, SizeIs(2));  // until the next one
-  EXPECT_FALSE(owner->heartbeats[1].applied_awaited());
-  host_.writers_wait = CommitStage::kApplied;  // that is more
-  owner->Receive();
-  ASSERT_THAT(owner->heartbeats, SizeIs(3));
-  EXPECT_TRUE(owner->heartbeats[2].applied_awaited());
-  host_.writers_wait = CommitStage::kFlushed;
-  owner->Receive();
-  clock_.Advance(options_.heartbeat_micros);
-  Tick();
-  owner->Receive();
-  EXPECT_THAT(owner->heartbeats, SizeIs(5));
 }
 
 TEST_F(PullSessionTest, AcksOfReplicasThatComeToStayAreTold) {
@@ -143,17 +76,6 @@ TEST_F(PullSessionTest, AcksOfReplicasThatComeToStayAreTold) {
   EXPECT_THAT(host_.gone, SizeIs(0));
   owner->Close();
   EXPECT_THAT(host_.gone, ElementsAre("r1"));
-}
-
-TEST_F(PullSessionTest, AConsumerIsSentEverythingAtOnce) {
-  options_.follow_bytes = 10'000;
-  OpenNode();
-  Write(1, 1000);
-  auto owner = Attach(ConsumerStart("c1", 1));
-  owner->Receive();
-  Write(1, 1000);
-  owner->Receive();
-  EXPECT_EQ(owner->last_lsn, 3u);
 }
 
 TEST_F(PullSessionTest, CreditIsOverdrawnByOneRecordAtMost) {
