@@ -138,7 +138,7 @@ absl::Status FileSender::LeaveOut(absl::Span<const HeldFile> held) {
   return absl::OkStatus();
 }
 
-absl::StatusOr<bool> FileSender::Next(v1::SnapshotFileChunk* out) {
+absl::StatusOr<bool> FileSender::Next(v1::SnapshotFileChunk* out, size_t most) {
   const std::vector<FileSnapshot::Entry>& files = snapshot_.files();
   if (open_ == nullptr) {
     while (index_ < files.size() && starts_[index_].offset == files[index_].size) ++index_;
@@ -147,7 +147,7 @@ absl::StatusOr<bool> FileSender::Next(v1::SnapshotFileChunk* out) {
     TOWLINE_ASSIGN_OR_RETURN(open_, snapshot_.Open(files[index_]));
   }
   const FileSnapshot::Entry& file = files[index_];
-  const size_t size = std::min<uint64_t>(kFileChunkBytes, file.size - at_.offset);
+  const size_t size = std::min<uint64_t>(most, file.size - at_.offset);
   std::string& data = *out->mutable_data();
   data.resize(size);
   TOWLINE_ASSIGN_OR_RETURN(const size_t read, open_->ReadAt(at_.offset, size, data.data()));

@@ -97,10 +97,10 @@ class FileSender {
   // Bytes of file `index` that are left out.
   uint64_t held_bytes(size_t index) const { return starts_[index].offset; }
 
-  // The next piece, but for the id of the snapshot; false behind the last one. Sets all other fields of `out`, whose
-  // memory it uses again. DATA_LOSS, reason store_file_damaged: a
-  // file is not what the engine wrote, or not as long.
-  absl::StatusOr<bool> Next(v1::SnapshotFileChunk* out);
+  // The next piece of at most `most` bytes, but for the id of the snapshot; false behind the last one. Sets all other
+  // fields of `out`, whose memory it uses again. DATA_LOSS, reason store_file_damaged: a file is not what the engine
+  // wrote, or not as long.
+  absl::StatusOr<bool> Next(v1::SnapshotFileChunk* out, size_t most = kFileChunkBytes);
 
   uint64_t left_out_bytes() const { return left_out_; }
   uint64_t sent_bytes() const { return sent_; }

@@ -10,7 +10,6 @@
 #include "primary/upstream_path.h"
 
 namespace towline {
-
 PullSessionImpl::PullSessionImpl(SourceCore& core, std::function<void()> wake)
     : core_(core), wake_(std::move(wake)), last_request_micros_(core.clock.MonotonicMicros()) {
   key_ = core_.Register(this);
@@ -213,12 +212,13 @@ absl::StatusOr<bool> PullSessionImpl::TakeRecords(v1::PullResponse* out) {
   const uint64_t credit = granted_bytes_ > sent_before ? granted_bytes_ - sent_before : 0;
   if (credit == 0 && !outgoing_->in_fragment()) return false;
   if (outgoing_->empty()) {
-    if (WaitsForAck()) return false;
+    if (WaitsForAck() || GivesWay()) return false;
     // Set before the look at the end: a record that becomes durable behind it wakes us.
     at_tail_ = true;
     if (live_->spool().end().lsn < cursor_->next_lsn()) return false;
     at_tail_ = false;
-    const size_t most = static_cast<size_t>(std::min<uint64_t>(core_.options.batch_bytes_max, credit));
+    const uint64_t piece = gives_way_ ? kPacedPieceBytes : core_.options.batch_bytes_max;
+    const size_t most = static_cast<size_t>(std::min(piece, credit));
     absl::StatusOr<wal::ShippedBatch> batch = cursor_->Next(most);
     if (absl::IsDataLoss(batch.status())) core_.MarkDamaged(*live_, cursor_->next_lsn());
     if (!batch.ok()) return batch.status();
@@ -227,6 +227,7 @@ absl::StatusOr<bool> PullSessionImpl::TakeRecords(v1::PullResponse* out) {
   }
   TOWLINE_RETURN_IF_ERROR(outgoing_->Fill(credit, out));
   waited_long_ = false;
+  if (gives_way_) pace_.Sent(outgoing_->sent_bytes() - sent_before);
   core_.CountRecordBytes(outgoing_->sent_bytes() - sent_before);
   MutexLock lock(&mutex_);
   const Lsn sent_lsn = std::max(sent_lsn_, outgoing_->sent_lsn());
@@ -246,6 +247,18 @@ bool PullSessionImpl::WaitsForAck() {
       kind_ == slots::SlotKind::kReplica && outgoing_->sent_bytes() != 0 && KeptLocked() < sent_lsn_;
   waits_for_ack_ = outstanding && (live_->spool().end().lsn - sent_lsn_) * record_bytes_ < core_.options.follow_bytes;
   return waits_for_ack_;
+}
+
+// The log behind a snapshot is sent at the limit's pace while others write, until the owner is at its end.
+bool PullSessionImpl::GivesWay() {
+  if (!gives_way_) return false;
+  const double limit = core_.host.WritersWait() ? 0 : core_.CatchUpLimit();
+  MutexLock lock(&mutex_);
+  gives_way_ = live_->spool().BytesBehind(sent_lsn_) > core_.options.batch_bytes_max;
+  if (!gives_way_ || limit == 0 || pace_.MaySend(limit, core_.clock.MonotonicMicros())) return false;
+  waits_for_tick_ = true;
+  core_.Paced();
+  return true;
 }
 
 NextResult PullSessionImpl::EndNow(const absl::Status& status, v1::PullResponse* out) {
@@ -332,6 +345,7 @@ void PullSessionImpl::OnTick(const TickView& view) {
     return;
   }
   if (session_.id != 0) DetectStall(view);
+  if (std::exchange(waits_for_tick_, false)) WakeLocked();
 }
 
 void PullSessionImpl::DetectStall(const TickView& view) {

@@ -16,6 +16,7 @@
 #include "primary/outgoing_records.h"
 #include "primary/replication_source.h"
 #include "primary/source_core.h"
+#include "primary/token_bucket.h"
 #include "towline/v1/replication_service.pb.h"
 #include "wal/spool.h"
 
@@ -67,6 +68,7 @@ class PullSessionImpl final : public PullSession, public ServedSession {
   void FillHeartbeat(const HeartbeatInfo& from, v1::Heartbeat* out);
   absl::StatusOr<bool> TakeRecords(v1::PullResponse* out);
   bool WaitsForAck() TOWLINE_EXCLUDES(mutex_);
+  bool GivesWay() TOWLINE_EXCLUDES(mutex_);
   NextResult EndNow(v1::PullResponse* out);
   NextResult EndNow(const absl::Status& status, v1::PullResponse* out);
   absl::Status Refused(const absl::Status& status);
@@ -101,11 +103,14 @@ class PullSessionImpl final : public PullSession, public ServedSession {
   std::string counts_reason_;
   bool counted_ = false;
   bool revive_due_ = false;
+  bool gives_way_ = false;  // to writers: it comes from a snapshot, and has not come to the end of the log yet
+  TokenBucket pace_;        // then
 
   std::atomic<bool> at_tail_{false};  // the next durable record must wake us
 
   mutable Mutex mutex_;
   bool waits_for_ack_ TOWLINE_GUARDED_BY(mutex_) = false;
+  bool waits_for_tick_ TOWLINE_GUARDED_BY(mutex_) = false;
   uint64_t record_bytes_ TOWLINE_GUARDED_BY(mutex_) = 0;  // mean of the last message
   bool ended_ TOWLINE_GUARDED_BY(mutex_) = false;
   bool closed_ TOWLINE_GUARDED_BY(mutex_) = false;

@@ -105,6 +105,7 @@ absl::Status PullSessionImpl::Attach(Resumption* resumption) {
   target_lsn_ = resumption->log.durable_lsn;
   caught_up_ = lsn >= target_lsn_;
   bootstrapping_ = counts_as_ == Decision::kFull;
+  gives_way_ = bootstrapping_;
   if (IsNotExact(*request_)) exact_from_lsn_ = request_->exact_from->lsn;
   last_progress_micros_ = core_.clock.MonotonicMicros();
   return absl::OkStatus();

@@ -179,9 +179,10 @@ class ReplicationSource {
   // Drops a slot as SlotTable::Drop does, and counts it as an invalidation, cause dropped, if it held log.
   virtual absl::StatusOr<slots::Slot> DropSlot(const std::string& name, bool force) = 0;
 
-  // Timer work: heartbeats, stall detection, slot saves, limits, pruning. Call about every 50 ms from one thread.
-  // An error is fatal for the node (the slot file or the log cannot be written).
+  // Timer work: heartbeats, stall detection, slot saves, limits, pruning, what waits for a rate limit. Call it from one
+  // thread, again after TickMicros. An error is fatal for the node (the slot file or the log cannot be written).
   virtual absl::Status Tick() = 0;
+  virtual int64_t TickMicros() const = 0;
 
   // On a replica: the upstream's heartbeat, to be forwarded instead of own ones. Null function = make own ones.
   virtual void ForwardHeartbeat(const HeartbeatInfo& heartbeat) = 0;

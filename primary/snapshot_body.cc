@@ -20,7 +20,7 @@ class RdbBody final : public SnapshotBody {
     return absl::OkStatus();
   }
 
-  absl::StatusOr<bool> Next(v1::FetchSnapshotResponse* out) override {
+  absl::StatusOr<bool> Next(v1::FetchSnapshotResponse* out, size_t /*most*/) override {
     TOWLINE_ASSIGN_OR_RETURN(std::optional<EncodedChunk> encoded, encoder_.Next());
     if (!encoded.has_value()) return false;
     v1::SnapshotChunk* chunk = out->mutable_chunk();
@@ -68,9 +68,9 @@ class FileBody final : public SnapshotBody {
     return absl::OkStatus();
   }
 
-  absl::StatusOr<bool> Next(v1::FetchSnapshotResponse* out) override {
+  absl::StatusOr<bool> Next(v1::FetchSnapshotResponse* out, size_t most) override {
     v1::SnapshotFileChunk* chunk = out->mutable_file_chunk();
-    TOWLINE_ASSIGN_OR_RETURN(const bool more, sender_.Next(chunk));
+    TOWLINE_ASSIGN_OR_RETURN(const bool more, sender_.Next(chunk, most));
     chunk->set_snapshot_id(snapshot_->id);
     return more;
   }

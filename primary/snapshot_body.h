@@ -24,8 +24,9 @@ class SnapshotBody {
 
   // First: what of the header is known here only. Errors: those of the disk.
   virtual absl::Status Begin(v1::SnapshotHeader* header) = 0;
-  // The next chunk; false behind the last one.
-  virtual absl::StatusOr<bool> Next(v1::FetchSnapshotResponse* out) = 0;
+  // The next chunk; false behind the last one. At most `most` bytes of files; the chunks of an RDB stream are what they
+  // are.
+  virtual absl::StatusOr<bool> Next(v1::FetchSnapshotResponse* out, size_t most) = 0;
   // Totals, once Next has returned false.
   virtual void FillEnd(v1::SnapshotEnd* end) const = 0;
 

@@ -15,8 +15,6 @@ namespace {
 
 // Who is sent away comes again between half of this and one and a half times as late, so that a crowd spreads.
 constexpr uint64_t kRetryMs = 1000;
-// Of the limit, in seconds: what may be sent at once after a pause.
-constexpr double kBurstSeconds = 0.1;
 // Weight of the newest stream in the measured rate.
 constexpr double kRateWeight = 0.3;
 
@@ -176,17 +174,13 @@ bool SnapshotPool::MaySend() {
   const double rate = static_cast<double>(Limit());
   if (rate == 0) return true;
   MutexLock lock(&mutex_);
-  const int64_t now = clock_.MonotonicMicros();
-  tokens_ += rate * static_cast<double>(now - tokens_micros_) / 1e6;
-  tokens_ = std::min(tokens_, rate * kBurstSeconds);
-  tokens_micros_ = now;
-  return tokens_ > 0;
+  return tokens_.MaySend(rate, clock_.MonotonicMicros());
 }
 
 void SnapshotPool::Sent(uint64_t bytes) {
   if (Limit() == 0) return;
   MutexLock lock(&mutex_);
-  tokens_ -= static_cast<double>(bytes);
+  tokens_.Sent(bytes);
 }
 
 std::optional<double> SnapshotPool::StreamRate() const {

@@ -23,6 +23,7 @@
 #include "common/rng.h"
 #include "primary/file_snapshot.h"
 #include "primary/node_view.h"
+#include "primary/token_bucket.h"
 #include "store/snapshot_codec.h"
 #include "store/state_store.h"
 
@@ -138,8 +139,7 @@ class SnapshotPool {
   std::list<Entry> entries_ TOWLINE_GUARDED_BY(mutex_);  // oldest first
   int sessions_ TOWLINE_GUARDED_BY(mutex_) = 0;
   double rate_ TOWLINE_GUARDED_BY(mutex_) = 0;  // 0 = not measured
-  double tokens_ TOWLINE_GUARDED_BY(mutex_) = 0;
-  int64_t tokens_micros_ TOWLINE_GUARDED_BY(mutex_) = 0;
+  TokenBucket tokens_ TOWLINE_GUARDED_BY(mutex_);
 };
 
 }  // namespace towline

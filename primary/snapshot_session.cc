@@ -36,7 +36,10 @@ NextResult SnapshotSessionImpl::Next(v1::FetchSnapshotResponse* out) {
     MutexLock lock(&mutex_);
     if (ended_) return NextResult::kEnd;
     waits_ = phase_ == Phase::kChunks && !core_.snapshots.MaySend();
-    if (waits_) return NextResult::kWait;
+    if (waits_) {
+      core_.Paced();
+      return NextResult::kWait;
+    }
   }
   if (phase_ == Phase::kOver) return NextResult::kEnd;
   if (phase_ == Phase::kHeader) {
@@ -91,7 +94,8 @@ absl::Status SnapshotSessionImpl::TakeHeader(v1::FetchSnapshotResponse* out) {
 
 absl::Status SnapshotSessionImpl::TakeChunk(v1::FetchSnapshotResponse* out) {
   const uint64_t before = body_->sent_bytes();
-  TOWLINE_ASSIGN_OR_RETURN(const bool more, body_->Next(out));
+  const size_t most = core_.snapshots.Limit() == 0 ? kFileChunkBytes : kPacedPieceBytes;
+  TOWLINE_ASSIGN_OR_RETURN(const bool more, body_->Next(out, most));
   if (!more) {
     TakeEnd(out);
     return absl::OkStatus();

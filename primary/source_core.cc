@@ -16,6 +16,14 @@ constexpr size_t kRefusalsMax = 4096;
 
 constexpr uint32_t kInUseRetryMs = 1000;
 
+// From so much growth of the log on others give way to writers. Less is not worth a slower re-bootstrap.
+constexpr double kBusyBytesPerSecond = 1 << 20;
+// What a replica behind a snapshot is sent, as a multiple of what is written: catching up takes half as long as the
+// snapshot did.
+constexpr double kCatchUpMultiple = 3;
+// But at least this part of the limit of snapshots.
+constexpr double kCatchUpLeast = 0.25;
+
 std::optional<uint64_t> ChainAt(wal::Spool& spool, Lsn lsn) {
   const absl::StatusOr<wal::LogEnd> end = spool.EndAt(lsn);
   if (!end.ok()) return std::nullopt;
@@ -265,6 +273,18 @@ void SourceCore::CountSnapshotStream(const std::string& how) {
 ResyncCounters SourceCore::counters() const {
   MutexLock lock(&mutex_);
   return counters_;
+}
+
+void SourceCore::SetWriteRate(double bytes_per_second) {
+  write_rate_.store(bytes_per_second, std::memory_order_relaxed);
+  snapshots.SetBusy(bytes_per_second >= kBusyBytesPerSecond);
+}
+
+double SourceCore::CatchUpLimit() const {
+  const double rate = write_rate_.load(std::memory_order_relaxed);
+  const auto snapshot_limit = static_cast<double>(options.snapshots.busy_bytes_per_second);
+  if (rate < kBusyBytesPerSecond || snapshot_limit == 0) return 0;
+  return std::max(rate * kCatchUpMultiple, snapshot_limit * kCatchUpLeast);
 }
 
 void SourceCore::AddHeartbeat(const HeartbeatInfo& heartbeat) {

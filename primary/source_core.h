@@ -6,6 +6,7 @@
 #include <atomic>
 #include <cstdint>
 #include <functional>
+#include <limits>
 #include <map>
 #include <memory>
 #include <optional>
@@ -137,6 +138,17 @@ class SourceCore {
   void CountSnapshotStream(const std::string& how) TOWLINE_EXCLUDES(mutex_);
   ResyncCounters counters() const TOWLINE_EXCLUDES(mutex_);
 
+  // --- Writers ---
+
+  // What is written to the log, in bytes a second; snapshots, and the log behind them, give way to much.
+  void SetWriteRate(double bytes_per_second);
+  // Bytes a second of the log that a replica behind a snapshot may be sent now; 0 = no limit. More than is written, so
+  // that it comes to the end.
+  double CatchUpLimit() const;
+  // A stream waits for its rate limit; the time when one last did.
+  void Paced() { paced_micros_.store(clock.MonotonicMicros(), std::memory_order_relaxed); }
+  int64_t paced_micros() const { return paced_micros_.load(std::memory_order_relaxed); }
+
   // --- The path to the primary ---
 
   // Rises whenever the path in host.View() has become another one.
@@ -170,6 +182,8 @@ class SourceCore {
   Lsn DamagedLsn(uint64_t data_generation) const TOWLINE_EXCLUDES(mutex_);
   void CountLocked(slots::SlotKind kind, Decision decision, const std::string& reason) TOWLINE_REQUIRES(mutex_);
 
+  std::atomic<double> write_rate_{0};
+  std::atomic<int64_t> paced_micros_{std::numeric_limits<int64_t>::min() / 2};
   std::atomic<uint64_t> path_version_{1};
 
   mutable Mutex sessions_mutex_;

@@ -36,6 +36,7 @@ class ReplicationSourceImpl final : public ReplicationSource {
   absl::StatusOr<v1::PullStart> StartOfSlotOwner(const std::string& name) override;
   absl::StatusOr<slots::Slot> DropSlot(const std::string& name, bool force) override;
   absl::Status Tick() override;
+  int64_t TickMicros() const override;
   void ForwardHeartbeat(const HeartbeatInfo& heartbeat) override;
   void ForwardSlots(const slots::SlotCopies& news) override { core_.TellSlots(news); }
   absl::StatusOr<std::vector<slots::Slot>> TakeOverSlots(Term term) override;

@@ -14,10 +14,11 @@
 namespace towline {
 namespace {
 
-// From so much growth of the log on snapshots give way to writers. Less is not worth a slower re-bootstrap.
-constexpr double kBusyBytesPerSecond = 1 << 20;
-// Over so long it is measured.
+// Over so long the growth of the log is measured.
 constexpr int64_t kWritersMicros = 250'000;
+constexpr int64_t kTickMicros = 50'000;
+// While streams wait for a rate limit: what they then send at once is little, and so is what writers wait for it.
+constexpr int64_t kPacedTickMicros = 4'000;
 
 }  // namespace
 
@@ -43,6 +44,11 @@ absl::Status ReplicationSourceImpl::Tick() {
   // The slot files have their space, so this is a directory that has none yet, or a spool that cannot remove.
   core_.logger.Log(LogLevel::kWarning, "retention_disk_full", {{"error", status.message()}});
   return absl::OkStatus();
+}
+
+int64_t ReplicationSourceImpl::TickMicros() const {
+  const bool paced = core_.clock.MonotonicMicros() - core_.paced_micros() < 2 * kTickMicros;
+  return paced ? kPacedTickMicros : kTickMicros;
 }
 
 void ReplicationSourceImpl::MakeHeartbeat(const NodeView& node, LogAndState* live, int64_t now) {
@@ -132,7 +138,7 @@ void ReplicationSourceImpl::LookAtWriters(LogAndState& live, int64_t now) {
   const uint64_t appended = live.spool().stats().appended_bytes;
   const bool same_log = writers_generation_ == live.number() && appended >= writers_bytes_;
   const uint64_t written = same_log ? appended - writers_bytes_ : 0;
-  core_.snapshots.SetBusy(static_cast<double>(written) * 1e6 >= kBusyBytesPerSecond * static_cast<double>(elapsed));
+  core_.SetWriteRate(static_cast<double>(written) * 1e6 / static_cast<double>(elapsed));
   writers_micros_ = now;
   writers_generation_ = live.number();
   writers_bytes_ = appended;

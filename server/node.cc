@@ -14,7 +14,6 @@
 namespace towline {
 namespace {
 
-constexpr int64_t kTickMicros = 50'000;
 constexpr int64_t kWatermarkIdleMicros = 1'000'000;
 constexpr int64_t kChangeMembersMicros = 10'000'000;
 constexpr int64_t kCommonLsnMicros = 1'000'000;
@@ -498,7 +497,7 @@ StepResult Node::Tick() {
       return StepResult::WaitForWake();
     }
   }
-  return StepResult::WaitFor(kTickMicros);
+  return StepResult::WaitFor(source_->TickMicros());
 }
 
 void Node::TellCommonLsn() {

@@ -10,6 +10,8 @@ namespace towline::wal {
 namespace {
 
 constexpr uint64_t kFillBytes = 1 << 20;  // larger pieces are not faster
+// What is written back at once: the disk's other users, the log's own syncs first of all, wait for no more than that.
+constexpr uint64_t kSyncBytes = 4 << 20;
 // Between two pieces while a spare is ready, so that filling does not crowd out the log's own syncs.
 constexpr int64_t kPauseMicros = 1000;
 constexpr int64_t kRetryMicros = 1000000;
@@ -97,7 +99,8 @@ absl::Status SparePool::FillPiece() {
   const absl::string_view piece = Zeros(segment_bytes_ - filling_->filled);
   TOWLINE_RETURN_IF_ERROR(filling_->file->WriteAt(filling_->filled, piece));
   filling_->filled += piece.size();
-  return filling_->filled < segment_bytes_ ? absl::OkStatus() : FinishFilling();
+  if (filling_->filled >= segment_bytes_) return FinishFilling();
+  return filling_->filled % kSyncBytes == 0 ? filling_->file->SyncData() : absl::OkStatus();
 }
 
 absl::Status SparePool::FinishFilling() {

@@ -127,7 +127,7 @@ absl::Status DiskSpool::Start(RecoveredLog log) {
   // A full disk does not keep a node from serving what it has; the next Append tries again.
   if (!prepared.ok() && (empty || !absl::IsResourceExhausted(prepared))) return prepared;
   loop_ = env_.executor.Start(
-      "wal-spares", [this] { return StepMaintenance(); }, LoopPriority::kBatch);
+      "wal-spares", [this] { return StepMaintenance(); }, LoopPriority::kBackground);
   if (scrubber_.enabled()) {
     scrub_loop_ = env_.executor.Start(
         "wal-scrub", [this] { return scrubber_.Step(); }, LoopPriority::kBatch);

@@ -146,6 +146,8 @@ absl::Status SyncParent(const std::string& directory) {
 
 absl::Status OpenDatabase(const rocksdb::Options& options, const std::string& directory,
                           std::unique_ptr<rocksdb::DB>* db) {
+  // Compaction gives way to all that somebody waits for. Where it falls behind, RocksDB slows down what is written.
+  (void)options.env->LowerThreadPoolCPUPriority(rocksdb::Env::LOW, rocksdb::CpuPriority::kLow);
   rocksdb::DB* opened = nullptr;
   const rocksdb::Status status = rocksdb::DB::Open(options, directory, &opened);
   TOWLINE_RETURN_IF_ERROR(FromRocksDb(status, absl::StrCat("cannot open the store in ", directory)));

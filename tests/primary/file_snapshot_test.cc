@@ -28,8 +28,10 @@ class FileSnapshotTest : public SnapshotSessionTest {
   void SetUp() override {
     SnapshotSessionTest::SetUp();
     Write(200, 20'000);  // four chunks
-    static_cast<FakeGeneration&>(*host_.live).files.emplace(FileSnapshotPlace{fs_, kPlace, kForm});
+    OfferFiles();
   }
+
+  void OfferFiles() { static_cast<FakeGeneration&>(*host_.live).files.emplace(FileSnapshotPlace{fs_, kPlace, kForm}); }
 
   // What a stream of files brought, by file, in front of it what was held.
   struct Taken {
@@ -155,6 +157,16 @@ TEST_F(FileSnapshotTest, SnapshotsOfOneFormAreSharedAndOtherFormsAreNot) {
   Received received;
   TakeAll(*rdb, &received);
   EXPECT_EQ(received.header.position().lsn(), a.header.position().lsn());
+}
+
+TEST_F(FileSnapshotTest, UnderALimitPiecesAreSmall) {
+  options_.snapshots.bytes_per_second = 1 << 30;
+  OpenNode();
+  OfferFiles();
+  Taken cut;
+  const auto session = OpenFiles(Offer(ReplicaStart("r1", 0)));
+  TakeFiles(*session, &cut, 3);  // header, two pieces
+  EXPECT_EQ(cut.sent, 2 * kPacedPieceBytes);
 }
 
 TEST_F(FileSnapshotTest, ACutStreamGoesOnBehindWhatIsHeldOfTheSameSnapshot) {

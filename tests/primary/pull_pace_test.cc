@@ -2,7 +2,7 @@
 
 #include <string>
 
-#include "tests/primary/source_fixture.h"
+#include "tests/primary/snapshot_fixture.h"
 
 namespace towline::test {
 namespace {
@@ -109,6 +109,78 @@ TEST_F(PullPaceTest, AConsumerIsSentEverythingAtOnce) {
   Write(1, 1000);
   owner->Receive();
   EXPECT_EQ(owner->last_lsn, 3u);
+}
+
+// A replica that has loaded a snapshot at LSN 31, with 4 MB of log behind it, while 2 MB a second are written.
+class CatchUpTest : public SnapshotSessionTest {
+ protected:
+  static constexpr int64_t kStep = 50'000;
+
+  void SetUp() override {
+    options_.snapshots.busy_bytes_per_second = 4 << 20;
+    options_.batch_bytes_max = 20'000;
+    SnapshotSessionTest::SetUp();
+    auto session = Open(ReplicaStart("r1", 0));
+    Received received;
+    TakeAll(*session, &received);
+    ASSERT_THAT(received.status, IsOk());
+    for (int i = 0; i < 40; ++i) WriteAWhile();
+  }
+
+  void WriteAWhile() {
+    Write(100, 1000);
+    Pass(kStep);
+  }
+
+  // Bytes of records in the time of one Tick.
+  size_t SentInAWhile(Owner& owner) {
+    const size_t before = owner.frames.size();
+    WriteAWhile();
+    owner.Receive();
+    return owner.frames.size() - before;
+  }
+};
+
+TEST_F(CatchUpTest, TheLogBehindASnapshotGivesWayToWriters) {
+  EXPECT_EQ(source_->TickMicros(), kStep);
+  auto owner = Attach(ReplicaStart("r1", 31));
+  owner->Receive();
+  EXPECT_EQ(source_->TickMicros(), 4'000);  // it waits
+  const size_t written = Shipped(32, 131).size();
+  size_t sent = 0;
+  for (int i = 0; i < 5; ++i) sent += SentInAWhile(*owner);
+  EXPECT_GT(sent, 5 * 3 * written * 8 / 10);  // three times as much as is written
+  EXPECT_LT(sent, 5 * 3 * written * 12 / 10);
+  while (owner->last_lsn + 20 < Durable()) SentInAWhile(*owner);  // comes to the end
+  for (int i = 0; i < 3; ++i) {
+    SentInAWhile(*owner);
+    EXPECT_EQ(owner->last_lsn, Durable());  // and is sent everything at once from then on
+  }
+  Pass(4 * kStep);
+  EXPECT_EQ(source_->TickMicros(), kStep);
+}
+
+TEST_F(CatchUpTest, NotWithoutWriters) {
+  Pass(20 * kStep);
+  auto owner = Attach(ReplicaStart("r1", 31));
+  owner->Receive();
+  EXPECT_EQ(owner->last_lsn, Durable());
+}
+
+TEST_F(CatchUpTest, NotWhileWritersWaitForIt) {
+  host_.writers_wait = CommitStage::kFlushed;
+  auto owner = Attach(ReplicaStart("r1", 31));
+  owner->Receive();
+  EXPECT_EQ(owner->last_lsn, Durable());
+}
+
+TEST_F(CatchUpTest, NotWithoutALimitOfSnapshots) {
+  options_.snapshots.busy_bytes_per_second = 0;
+  OpenNode();
+  for (int i = 0; i < 8; ++i) WriteAWhile();
+  auto owner = Attach(ReplicaStart("r1", 31));
+  owner->Receive();
+  EXPECT_EQ(owner->last_lsn, Durable());
 }
 
 }  // namespace
