@@ -96,7 +96,8 @@ class DiskSpool : public Spool {
   Listeners listeners_;
   SegmentWriter writer_;
   const std::shared_ptr<Pins> pins_ = std::make_shared<Pins>();
-  Mutex maintenance_;  // one at a time changes files of sealed segments
+  Mutex maintenance_;   // one at a time changes files of sealed segments
+  bool begun_ = false;  // something was appended; of Append's thread
   std::unique_ptr<Loop> loop_;
   std::unique_ptr<Loop> scrub_loop_;
 };
@@ -107,7 +108,10 @@ SegmentWriter::Options DiskSpool::WriterOptions(const SpoolOptions& options, con
   writer.cluster_id = inputs.cluster_id;
   writer.generation = inputs.generation;
   writer.index_interval_bytes = options.index_interval_bytes;
-  writer.published = [this](Lsn durable) { listeners_.Call(durable); };
+  writer.published = [this](Lsn durable) {
+    listeners_.Call(durable);
+    if (!std::exchange(begun_, true) && loop_ != nullptr) loop_->Wake();  // for the spares
+  };
   writer.rolled = [this] {
     if (loop_ != nullptr) loop_->Wake();
   };
@@ -242,6 +246,8 @@ StepResult DiskSpool::StepMaintenance() {
     MutexLock lock(&maintenance_);
     if (indexes_.WriteOne()) return StepResult::Again();
   }
+  // A log without records may wait for a snapshot that is still on its way: the disk is that one's.
+  if (view_.end().lsn == base_.lsn) return StepResult::WaitForWake();
   return spares_.Step();
 }
 

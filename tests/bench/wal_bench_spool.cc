@@ -82,6 +82,7 @@ absl::Status BenchSpool::OpenWithSpares(uint64_t log_bytes) {
   TOWLINE_RETURN_IF_ERROR(NeedSpace(root_, static_cast<uint64_t>(count + 1) * options_.segment_bytes + (1ull << 30)));
   options_.spare_segments = count;
   TOWLINE_RETURN_IF_ERROR(Open());
+  TOWLINE_RETURN_IF_ERROR(Fill(1, 1));  // none are made for an empty log
   TOWLINE_RETURN_IF_ERROR(WaitUntil("spare segments", [&]() -> absl::StatusOr<bool> {
     TOWLINE_ASSIGN_OR_RETURN(const std::vector<std::string> names, fs_.List(wal_));
     const auto is_spare = [](const std::string& name) {

@@ -231,6 +231,7 @@ TEST(ErrorTest, SparesAreMadeAgainWhenSpaceReturns) {
   Node node(fs);
   fs.SetQuota(100 << 10);
   ASSERT_THAT(node.Open(OneSpare(), Inputs()), IsOk());
+  ASSERT_THAT(AppendNext(node, 1), IsOk());
   node.executor.AdvanceTime(10000000);
   EXPECT_FALSE(fs.HasFile("wal/spare-2.seg"));
   EXPECT_EQ(fs.AllContents().size(), 1u);

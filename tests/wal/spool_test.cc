@@ -284,6 +284,7 @@ TEST_F(SpoolTest, AnAppendIsOneWriteAndOneSync) {
 // The order of DESIGN: footer, sync, header, sync, name, sync of the name, and only then frames.
 TEST_F(SpoolTest, ARollIsInTheOrderThatMakesItSafe) {
   Open(WithSpares(1));
+  AppendTo(1);
   node_.RunLoops();
   AppendTo(7);
   fs_.ClearLog();
