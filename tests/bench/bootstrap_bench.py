@@ -86,19 +86,21 @@ def measure_rounds(peers, rounds):
     return results
 
 
-def measure_load(peers, seconds):
-    """Writers without and with a bootstrap under way, for the peers that can."""
+def measure_load(peers, rounds, seconds):
+    """{peer: [result of each round]}: writers without and with a bootstrap under way, in turns; an empty list for peers
+    that cannot."""
     results = {}
     for peer in peers:
         if isinstance(peer, RedisWithoutCompression):
             continue
-        if hasattr(peer, "loaded_bootstrap"):
-            peer.settle()
+        results[peer.name] = []
+        if not hasattr(peer, "loaded_bootstrap"):
+            continue
+        peer.settle()
+        for _ in range(rounds):
             peer.idle_writers(seconds)  # not counted: what writers cause in the background is under way then in both
             idle = peer.idle_writers(seconds)
-            results[peer.name] = {"idle": idle, **peer.loaded_bootstrap(idle)}
-        else:
-            results[peer.name] = None  # not measured
+            results[peer.name].append({"idle": idle, **peer.loaded_bootstrap(idle)})
     return results
 
 
@@ -160,18 +162,24 @@ def print_storm(storm):
 
 def print_load(load):
     print(f"\n{'peer':9} {'writers':28} {'writes/s':>12} {'p50 ms':>9} {'p99 ms':>9}")
-    for peer, result in load.items():
-        if result is None:
+    for peer, rounds in load.items():
+        if not rounds:
             print(f"{peer:9} not measured")
-            continue
-        for what, figures in (("no bootstrap", result["idle"]), ("during a bootstrap", result["writers"])):
-            print(f"{peer:9} {what:28} {figures['writes_per_second']:12,.0f} {figures['p50_ms']:9.3f} "
-                  f"{figures['p99_ms']:9.3f}")
-        if result["converged"]:
-            print(f"{peer:9} the replica streams after {result['seconds']:.3f} s; when the writers stop it has "
-                  f"everything {result['caught_up_seconds']:.3f} s later")
-        else:
-            print(f"{peer:9} the replica does NOT stream under this load: {result['lag_records']} records behind")
+        for result in rounds:
+            for what, figures in (("no bootstrap", result["idle"]), ("during a bootstrap", result["writers"])):
+                print(f"{peer:9} {what:28} {figures['writes_per_second']:12,.0f} {figures['p50_ms']:9.3f} "
+                      f"{figures['p99_ms']:9.3f}")
+            if result["converged"]:
+                print(f"{peer:9} the replica streams after {result['seconds']:.3f} s; when the writers stop it has "
+                      f"everything {result['caught_up_seconds']:.3f} s later")
+            else:
+                print(f"{peer:9} the replica does NOT stream under this load: {result['lag_records']} records behind")
+        if rounds:
+            p99 = spread([result["writers"]["p99_ms"] / result["idle"]["p99_ms"] for result in rounds])
+            rate = spread([result["writers"]["writes_per_second"] / result["idle"]["writes_per_second"]
+                           for result in rounds])
+            print(f"{peer:9} with / without a bootstrap, median (min to max): p99 {p99['median']:.2f} ({p99['min']:.2f} to "
+                  f"{p99['max']:.2f}), writes/s {rate['median']:.2f} ({rate['min']:.2f} to {rate['max']:.2f})")
 
 
 # --- Command line ---
@@ -184,7 +192,8 @@ def parse_arguments():
     parser.add_argument("--only", metavar="PEERS", help="some of redis,postgres,towline (default: all)")
     parser.add_argument("--storm", type=int, nargs="?", const=8, default=0, metavar="N",
                         help="then N empty Towline replicas at once (default 8)")
-    parser.add_argument("--load", action="store_true", help="then one bootstrap with writers at work on the primary")
+    parser.add_argument("--load", type=int, nargs="?", const=3, default=0, metavar="N",
+                        help="then N bootstraps with writers at work on the primary (default 3)")
     parser.add_argument("--load-seconds", type=int, default=10, help="the writers without a bootstrap (default 10)")
     parser.add_argument("--smoke", action="store_true",
                         help="5,000 keys, one round, writers for 1 s; peers that are not installed are left out")
@@ -203,8 +212,8 @@ def parse_arguments():
     unknown = [name for name in arguments.peers if name not in PEERS]
     if unknown:
         parser.error(f"--only: no such peer: {', '.join(unknown)}; there are {', '.join(PEERS)}")
-    if min(arguments.keys, arguments.value_bytes, arguments.rounds) < 1 or arguments.storm < 0:
-        parser.error("--keys, --value-bytes and --rounds must be at least 1, --storm at least 0")
+    if min(arguments.keys, arguments.value_bytes, arguments.rounds) < 1 or min(arguments.storm, arguments.load) < 0:
+        parser.error("--keys, --value-bytes and --rounds must be at least 1, --storm and --load at least 0")
     if "towline" not in arguments.peers and arguments.storm:
         parser.error("--storm measures towline, which --only leaves out")
     try:
@@ -299,7 +308,7 @@ def run(arguments, names, directory, processes):
         report["storm"] = towline.storm(arguments.storm)
         print_storm(report["storm"])
     if arguments.load:
-        report["load"] = measure_load(peers, arguments.load_seconds)
+        report["load"] = measure_load(peers, arguments.load, arguments.load_seconds)
         print_load(report["load"])
     return report
 
