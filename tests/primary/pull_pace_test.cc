@@ -1,6 +1,6 @@
 // When a Pull stream sends records: at once, with what gathered while a replica synced, or because somebody waits.
 
-#include <string>
+#include <memory>
 
 #include "tests/primary/snapshot_fixture.h"
 
@@ -9,24 +9,27 @@ namespace {
 
 using ::testing::SizeIs;
 
-class PullPaceTest : public SourceTest {};
+// Less than 10 kB waits for acks; the log holds LSN 1 and a record of 1 kB.
+class PullPaceTest : public SourceTest {
+ protected:
+  void SetUp() override {
+    SourceTest::SetUp();
+    options_.follow_bytes = 10'000;
+    OpenNode();
+    Write(1, 1000);
+  }
 
-TEST_F(PullPaceTest, AWakeOfASessionThatHasRecordsToSendIsNotNeeded) {
-  Write(5);
-  auto owner = Attach(ReplicaStart("r1", 0));
-  Write(5);  // it has not come to the tail yet
-  EXPECT_EQ(owner->wakes, 0);
-  owner->Receive();
-  EXPECT_EQ(owner->last_lsn, 11u);
-}
+  // One that was sent that record and has not acknowledged it.
+  std::unique_ptr<Owner> AttachFollower() {
+    auto owner = Attach(ReplicaStart("r1", 1));
+    owner->Receive();
+    EXPECT_EQ(owner->last_lsn, 2u);
+    return owner;
+  }
+};
 
 TEST_F(PullPaceTest, LittleWaitsForTheAckOfWhatIsOut) {
-  options_.follow_bytes = 10'000;
-  OpenNode();
-  Write(1, 1000);
-  auto owner = Attach(ReplicaStart("r1", 1));
-  owner->Receive();
-  EXPECT_EQ(owner->last_lsn, 2u);
+  auto owner = AttachFollower();
   Write(3, 1000);
   owner->Receive();
   EXPECT_EQ(owner->last_lsn, 2u);
@@ -49,12 +52,7 @@ TEST_F(PullPaceTest, LittleWaitsForTheAckOfWhatIsOut) {
 }
 
 TEST_F(PullPaceTest, NothingWaitsForAnAckLongerThanAHeartbeat) {
-  options_.follow_bytes = 10'000;
-  OpenNode();
-  Write(1, 1000);
-  auto owner = Attach(ReplicaStart("r1", 1));
-  owner->Receive();
-  EXPECT_EQ(owner->last_lsn, 2u);
+  auto owner = AttachFollower();
   Write(1, 1000);
   owner->Receive();
   EXPECT_EQ(owner->last_lsn, 2u);
@@ -71,9 +69,6 @@ TEST_F(PullPaceTest, NothingWaitsForAnAckLongerThanAHeartbeat) {
 }
 
 TEST_F(PullPaceTest, NothingWaitsWhileWritersWait) {
-  options_.follow_bytes = 10'000;
-  OpenNode();
-  Write(1, 1000);
   auto owner = Attach(ReplicaStart("r1", 1));
   Tick();
   owner->Receive();
@@ -101,9 +96,6 @@ TEST_F(PullPaceTest, NothingWaitsWhileWritersWait) {
 }
 
 TEST_F(PullPaceTest, AConsumerIsSentEverythingAtOnce) {
-  options_.follow_bytes = 10'000;
-  OpenNode();
-  Write(1, 1000);
   auto owner = Attach(ConsumerStart("c1", 1));
   owner->Receive();
   Write(1, 1000);

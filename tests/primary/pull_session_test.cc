@@ -48,6 +48,15 @@ TEST_F(PullSessionTest, HandshakeThenEveryRecordByteForByte) {
   EXPECT_THAT(fields.at("numbers"), ::testing::HasSubstr("durable_lsn=21"));
 }
 
+TEST_F(PullSessionTest, AWakeOfASessionThatHasRecordsToSendIsNotNeeded) {
+  Write(5);
+  auto owner = Attach(ReplicaStart("r1", 0));
+  Write(5);  // it has not come to the tail yet
+  EXPECT_EQ(owner->wakes, 0);
+  owner->Receive();
+  EXPECT_EQ(owner->last_lsn, 11u);
+}
+
 TEST_F(PullSessionTest, AMemberIsAnnouncedWhenItStreams) {
   Attach(ReplicaStart("r1", 1));
   Attach(ConsumerStart("c1", 1));

@@ -3,6 +3,7 @@
 // Method   SimFileSystem, SimExecutor and FakeClock, one thread. Records of 9000 bytes: seven fill a segment.
 
 #include <string>
+#include <utility>
 #include <vector>
 
 #include "absl/strings/match.h"
@@ -171,6 +172,23 @@ TEST_F(RetentionTest, SparesAreMadeAheadAndUsed) {
   Open(WithSpares(2));
   node_.executor.AdvanceTime(1000000);
   EXPECT_EQ(Names(fs_, "spare").size(), 2u);
+}
+
+TEST_F(RetentionTest, ASpareIsSyncedInPieces) {
+  SpoolOptions options = WithSpares(1);
+  options.segment_bytes = 12 << 20;
+  Open(options);
+  AppendTo(1);
+  fs_.ClearLog();
+  node_.executor.AdvanceTime(1000000);
+  ASSERT_EQ(Names(fs_, "spare").size(), 1u);
+  int writes = 0;
+  std::vector<int> writes_before_sync;
+  for (const std::string& call : fs_.log()) {
+    if (absl::StartsWith(call, "write wal/tmp-")) ++writes;
+    if (absl::StartsWith(call, "sync wal/tmp-")) writes_before_sync.push_back(std::exchange(writes, 0));
+  }
+  EXPECT_THAT(writes_before_sync, ::testing::ElementsAre(4, 4, 4));  // of 1 MiB
 }
 
 TEST_F(RetentionTest, PrunedSegmentsAreRecycledUpToTheWantedNumber) {
