@@ -46,8 +46,10 @@ class File {
   // disk. A hint.
   virtual void DropCache() = 0;
 
-  // From now on writes go past what the kernel caches, as far as offset, memory and size are multiples of
-  // kDirectAlignment: for large files that must not push out what is read. A hint, before other calls may overlap.
+  // From now on writes go past what the kernel caches, as far as offset and size are multiples of kDirectAlignment, and
+  // behind the caller: `data` of WriteAt is copied, and an error of it may come with a later call. It is final then, and
+  // nothing behind it is written. For large files that are filled from the beginning to the end, and that must not push
+  // out what is read. Before other calls may overlap; afterwards there may be one at a time.
   virtual void WriteDirectly() {}
 };
 

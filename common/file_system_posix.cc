@@ -4,6 +4,7 @@
 #include <cerrno>
 #include <dirent.h>
 #include <fcntl.h>
+#include <memory>
 #include <sys/file.h>
 #include <sys/stat.h>
 #include <sys/statvfs.h>
@@ -12,6 +13,7 @@
 
 #include "common/error.h"
 #include "common/file_system.h"
+#include "common/write_behind.h"
 
 namespace towline {
 namespace {
@@ -31,6 +33,7 @@ class PosixFile : public File {
  public:
   PosixFile(int fd, std::string path) : fd_(fd), path_(std::move(path)) {}
   ~PosixFile() override {
+    behind_.reset();
     if (direct_fd_ >= 0) ::close(direct_fd_);
     ::close(fd_);
   }
@@ -38,6 +41,7 @@ class PosixFile : public File {
   PosixFile& operator=(const PosixFile&) = delete;
 
   absl::StatusOr<size_t> ReadAt(uint64_t offset, size_t size, char* buffer) override {
+    TOWLINE_RETURN_IF_ERROR(WrittenBehind());
     size_t done = 0;
     while (done < size) {
       const ssize_t got =
@@ -50,6 +54,43 @@ class PosixFile : public File {
   }
 
   absl::Status WriteAt(uint64_t offset, absl::string_view data) override {
+    return behind_ != nullptr ? behind_->Add(offset, data) : WriteNow(offset, data);
+  }
+
+  absl::Status SyncData() override {
+    TOWLINE_RETURN_IF_ERROR(WrittenBehind());
+    return Checked("fdatasync", [&] { return ::fdatasync(fd_); });
+  }
+
+  absl::StatusOr<uint64_t> Size() override {
+    TOWLINE_RETURN_IF_ERROR(WrittenBehind());
+    struct stat info;
+    if (::fstat(fd_, &info) != 0) return FileError(errno, "fstat", path_);
+    return static_cast<uint64_t>(info.st_size);
+  }
+
+  absl::Status Truncate(uint64_t size) override {
+    TOWLINE_RETURN_IF_ERROR(WrittenBehind());
+    return Checked("ftruncate", [&] { return ::ftruncate(fd_, static_cast<off_t>(size)); });
+  }
+
+  absl::Status Lock() override {
+    return Checked("flock", [&] { return ::flock(fd_, LOCK_EX | LOCK_NB); });
+  }
+
+  void WriteDirectly() override {
+    if (behind_ != nullptr) return;
+    direct_fd_ = ::open(path_.c_str(), O_WRONLY | O_DIRECT | O_CLOEXEC);
+    behind_ = std::make_unique<WriteBehind>(
+        [this](uint64_t offset, absl::string_view data) { return WriteNow(offset, data); });
+  }
+
+  void DropCache() override { (void)::posix_fadvise(fd_, 0, 0, POSIX_FADV_DONTNEED); }
+
+ private:
+  absl::Status WrittenBehind() { return behind_ == nullptr ? absl::OkStatus() : behind_->Drain(); }
+
+  absl::Status WriteNow(uint64_t offset, absl::string_view data) {
     while (!data.empty()) {
       const size_t direct = DirectSize(offset, data);
       ssize_t put = Uninterrupted([&] {
@@ -68,31 +109,6 @@ class PosixFile : public File {
     return absl::OkStatus();
   }
 
-  absl::Status SyncData() override {
-    return Checked("fdatasync", [&] { return ::fdatasync(fd_); });
-  }
-
-  absl::StatusOr<uint64_t> Size() override {
-    struct stat info;
-    if (::fstat(fd_, &info) != 0) return FileError(errno, "fstat", path_);
-    return static_cast<uint64_t>(info.st_size);
-  }
-
-  absl::Status Truncate(uint64_t size) override {
-    return Checked("ftruncate", [&] { return ::ftruncate(fd_, static_cast<off_t>(size)); });
-  }
-
-  absl::Status Lock() override {
-    return Checked("flock", [&] { return ::flock(fd_, LOCK_EX | LOCK_NB); });
-  }
-
-  void WriteDirectly() override {
-    if (direct_fd_ < 0) direct_fd_ = ::open(path_.c_str(), O_WRONLY | O_DIRECT | O_CLOEXEC);
-  }
-
-  void DropCache() override { (void)::posix_fadvise(fd_, 0, 0, POSIX_FADV_DONTNEED); }
-
- private:
   // So many bytes from the beginning of `data` can be written directly.
   size_t DirectSize(uint64_t offset, absl::string_view data) const {
     const bool aligned =
@@ -108,6 +124,7 @@ class PosixFile : public File {
   const int fd_;
   const std::string path_;
   int direct_fd_ = -1;  // for WriteDirectly
+  std::unique_ptr<WriteBehind> behind_;
 };
 
 int OpenFlags(OpenMode mode) {

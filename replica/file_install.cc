@@ -1,7 +1,6 @@
 #include "replica/file_install.h"
 
 #include <algorithm>
-#include <cstring>
 #include <utility>
 
 #include "absl/strings/ascii.h"
@@ -221,16 +220,8 @@ absl::Status FileInstall::Add(const v1::SnapshotFileChunk& chunk) {
   TOWLINE_RETURN_IF_ERROR(OpenPart(file));
   Held& held = held_[file.name];
   const std::string& data = chunk.data();
-  // Every message has its bytes somewhere else, and a disk wants them aligned.
-  if (buffer_ == nullptr) buffer_ = std::make_unique<AlignedBuffer>();
-  absl::Status written;
-  for (size_t done = 0; written.ok() && done < data.size(); done += sizeof(buffer_->bytes)) {
-    const absl::string_view part = absl::string_view(data).substr(done, sizeof(buffer_->bytes));
-    std::memcpy(buffer_->bytes, part.data(), part.size());
-    written = open_->WriteAt(held.bytes + done, absl::string_view(buffer_->bytes, part.size()));
-  }
-  if (!written.ok()) {
-    open_.reset();  // the next one cuts off what was written of it
+  if (absl::Status written = open_->WriteAt(held.bytes, data); !written.ok()) {
+    Recount(file.name);
     return written;
   }
   held.bytes += data.size();
@@ -242,7 +233,24 @@ absl::Status FileInstall::Add(const v1::SnapshotFileChunk& chunk) {
   return SkipWhole();
 }
 
+// Behind a failed write: pieces that had been taken before it may be missing, too.
+void FileInstall::Recount(const std::string& name) {
+  open_.reset();
+  bytes_ -= held_[name].bytes;
+  held_.erase(name);
+  if (LoadPart(name).ok()) {
+    bytes_ += held_[name].bytes;
+  } else {
+    RemoveAll(fs_, PartPath(name)).IgnoreError();
+  }
+}
+
 absl::Status FileInstall::Sync(const Named& file) {
+  // Waits for what is written behind us.
+  if (absl::Status written = open_->Size().status(); !written.ok()) {
+    Recount(file.name);
+    return written;
+  }
   Held& held = held_[file.name];
   absl::Status synced = open_->SyncData();
   if (synced.ok()) {

@@ -42,7 +42,8 @@ class FileInstall {
   // removed. DATA_LOSS, reason bad_snapshot: it makes no sense.
   absl::Status Begin(const v1::SnapshotHeader& header);
 
-  // DATA_LOSS, reason bad_snapshot: not the next piece, or damaged; nothing of it was taken. RESOURCE_EXHAUSTED, reason disk_full: as if it had not come.
+  // DATA_LOSS, reason bad_snapshot: not the next piece, or damaged; nothing of it was taken. RESOURCE_EXHAUSTED, reason
+  // disk_full: this piece or one before it does not fit; what is in its file is held.
   absl::Status Add(const v1::SnapshotFileChunk& chunk);
 
   // All files that the header named are whole. They get their names in `store_directory`, which is made anew, durably.
@@ -78,21 +79,17 @@ class FileInstall {
   absl::Status Drop(const std::string& name);
   absl::Status OpenPart(const Named& file);
   absl::Status CheckNext(const v1::SnapshotFileChunk& chunk) const;
+  void Recount(const std::string& name);
   absl::Status Sync(const Named& file);
   absl::Status MakeWhole(const Named& file);
   absl::Status SkipWhole();
 
-  struct alignas(kDirectAlignment) AlignedBuffer {
-    char bytes[1 << 20];
-  };
-
   FileSystem& fs_;
   const std::string directory_;
-  std::unique_ptr<AlignedBuffer> buffer_;  // made when it is needed
-  std::map<std::string, Held> held_;       // by name
-  std::vector<Named> files_;               // of the header, by name
-  size_t next_ = 0;                        // first of them that is not whole
-  std::unique_ptr<File> open_;             // its part
+  std::map<std::string, Held> held_;  // by name
+  std::vector<Named> files_;          // of the header, by name
+  size_t next_ = 0;                   // first of them that is not whole
+  std::unique_ptr<File> open_;        // its part
   uint64_t bytes_ = 0;
 };
 

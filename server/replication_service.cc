@@ -169,38 +169,47 @@ class SnapshotCall final : public ServerStreamCall<Request, Response> {
   SnapshotCall(RpcQueue& queue, typename Base::Asker asker, Node& node, WorkPool& pool)
       : Base(queue, std::move(asker)), node_(node), pool_(pool) {}
 
-  // Strand only.
+  // Strand only. While a message is on its way the next one is made.
   void Run() {
     if (finished_) return;
+    bool pending = false;
     bool broken = false;
     {
       MutexLock lock(&mutex_);
-      if (write_pending_) return;
+      pending = write_pending_;
       broken = broken_;
     }
-    if (broken) return End(ClientGone());
+    if (broken) {
+      if (!pending) End(ClientGone());
+      return;
+    }
     if (session_ == nullptr) {
       auto session = NewSession(node_.source(), this->request(), [strand = strand_] { strand->Signal(); });
       if (!session.ok()) return End(session.status());
       session_ = *std::move(session);
     }
-    switch (session_->Next(&next_)) {
-      case NextResult::kMessage:
-        break;
-      case NextResult::kWait:
-        return;
-      case NextResult::kEnd:
-        return End(session_->end_status());
+    while (MakeNext(pending) && !pending) {
+      has_next_ = false;
+      Fill(&next_, &outgoing_);
+      {
+        MutexLock lock(&mutex_);
+        write_pending_ = true;
+      }
+      this->StartWrite(outgoing_);
+      pending = true;
     }
-    Fill(&next_, &outgoing_);
-    {
-      MutexLock lock(&mutex_);
-      write_pending_ = true;
-    }
-    this->StartWrite(outgoing_);
   }
 
  private:
+  // Whether there is a next message.
+  bool MakeNext(bool pending) {
+    if (has_next_) return true;
+    const NextResult made = session_->Next(&next_);
+    has_next_ = made == NextResult::kMessage;
+    if (made == NextResult::kEnd && !pending) End(session_->end_status());
+    return has_next_;
+  }
+
   void OnOpen() override {
     self_.reset(this);
     strand_ = StrandOf(pool_, self_);
@@ -238,6 +247,7 @@ class SnapshotCall final : public ServerStreamCall<Request, Response> {
   std::shared_ptr<Strand> strand_;
   std::unique_ptr<SnapshotSession> session_;
   v1::FetchSnapshotResponse next_;
+  bool has_next_ = false;
   Response outgoing_;
   bool finished_ = false;
 

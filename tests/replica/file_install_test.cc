@@ -214,19 +214,44 @@ TEST_F(FileInstallTest, HeadersThatMakeNoSenseAreRefused) {
   EXPECT_EQ(StoreIn(fs_), SomeFiles());
 }
 
+// A write behind the caller fails when later pieces have been taken already.
 TEST_F(FileInstallTest, AFullDiskTakesNothingThatWasThere) {
   FileInstall install(fs_, kFiles);
   ASSERT_THAT(install.Load(), IsOk());
   const auto stream = StreamFor(install, SomeFiles());
-  ASSERT_THAT(Take(install, stream, 3), IsOk());
+  ASSERT_THAT(Take(install, stream, 6), IsOk());
+  ASSERT_EQ(install.bytes(), 20'000 + kPiece);
   fs_.FailNext(SimCall::kWrite, FileError(28 /* ENOSPC */, "write", "part"));  // leaves half of it
-  EXPECT_THAT(install.Add(stream[4].file_chunk()), StatusIs(absl::StatusCode::kResourceExhausted));
-  EXPECT_EQ(install.bytes(), 3 * kPiece);
-  EXPECT_THAT(install.Add(stream[4].file_chunk()), IsOk());
+  EXPECT_THAT(install.Add(stream[7].file_chunk()), StatusIs(absl::StatusCode::kResourceExhausted));
+  EXPECT_EQ(install.bytes(), 20'000 + kPiece);
   const auto rest = StreamFor(install, SomeFiles());
-  EXPECT_EQ(BytesIn(rest), 33'208 - 4 * kPiece);
+  EXPECT_EQ(BytesIn(rest), 13'208 - kPiece);
   ASSERT_THAT(Take(install, rest), IsOk());
   EXPECT_EQ(StoreIn(fs_), SomeFiles());
+}
+
+TEST_F(FileInstallTest, AFullDiskIsToldWithALaterPieceOrTheSync) {
+  for (const size_t pieces : {1, 3, 4}) {
+    SimFileSystem fs;
+    MakeGeneration(fs);
+    FileInstall install(fs, kFiles);
+    ASSERT_THAT(install.Load(), IsOk());
+    const auto stream = StreamFor(install, SomeFiles());
+    ASSERT_THAT(Take(install, stream, pieces), IsOk());
+    fs.FailNext(SimCall::kWrite, FileError(28 /* ENOSPC */, "write", "part"));
+    absl::Status added = install.Add(stream[pieces + 1].file_chunk());
+    if (pieces < 4) {
+      EXPECT_THAT(added, IsOk());
+      added = install.Add(stream[pieces + 2].file_chunk());
+    }
+    EXPECT_THAT(added, StatusIs(absl::StatusCode::kResourceExhausted));
+    const size_t held = pieces * kPiece;  // what is in the file
+    EXPECT_EQ(install.bytes(), held);
+    const auto again = StreamFor(install, SomeFiles());
+    EXPECT_EQ(BytesIn(again), 33'208 - held);
+    ASSERT_THAT(Take(install, again), IsOk());
+    EXPECT_EQ(StoreIn(fs), SomeFiles());
+  }
 }
 
 TEST_F(FileInstallTest, AFileWhoseSyncFailedIsSentAgain) {

@@ -40,6 +40,7 @@ class SimFile : public File {
   }
 
   absl::StatusOr<size_t> ReadAt(uint64_t offset, size_t size, char* buffer) override {
+    if (!late_.ok()) return late_;
     MutexLock lock(&fs_.mutex_);
     TOWLINE_RETURN_IF_ERROR(Begin(SimCall::kRead, "read"));
     const SimInode& inode = fs_.disk_.Get(ino_);
@@ -48,24 +49,29 @@ class SimFile : public File {
   }
 
   absl::Status WriteAt(uint64_t offset, absl::string_view data) override {
-    const absl::Status status = WriteLocked(offset, data);
+    if (!late_.ok()) return late_;
+    absl::Status status = WriteLocked(offset, data);
     fs_.AfterCall();
+    if (behind_) late_.Update(std::exchange(status, absl::OkStatus()));
     return status;
   }
 
   absl::Status SyncData() override {
+    if (!late_.ok()) return late_;
     const absl::Status status = SyncLocked();
     fs_.AfterCall();
     return status;
   }
 
   absl::StatusOr<uint64_t> Size() override {
+    if (!late_.ok()) return late_;
     MutexLock lock(&fs_.mutex_);
     TOWLINE_RETURN_IF_ERROR(CheckUsable());
     return fs_.disk_.Get(ino_).visible.size();
   }
 
   absl::Status Truncate(uint64_t size) override {
+    if (!late_.ok()) return late_;
     const absl::Status status = TruncateLocked(size);
     fs_.AfterCall();
     return status;
@@ -81,6 +87,7 @@ class SimFile : public File {
   }
 
   void DropCache() override {}
+  void WriteDirectly() override { behind_ = true; }
 
  private:
   absl::Status CheckUsable() TOWLINE_REQUIRES(fs_.mutex_) {
@@ -131,6 +138,8 @@ class SimFile : public File {
   const int64_t epoch_;
   const bool writable_;
   const std::string path_;
+  bool behind_ = false;  // since WriteDirectly
+  absl::Status late_;    // of a write behind the caller
 };
 
 SimFileSystem::SimFileSystem() = default;
