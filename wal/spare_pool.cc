@@ -12,9 +12,11 @@ namespace {
 constexpr uint64_t kFillBytes = 1 << 20;  // larger pieces are not faster
 // What is written back at once: the disk's other users, the log's own syncs first of all, wait for no more than that.
 constexpr uint64_t kSyncBytes = 4 << 20;
-// Between two pieces while a spare is ready, so that filling does not crowd out the log's own syncs.
-constexpr int64_t kPauseMicros = 1000;
+// Between two pieces while a spare is ready, so that filling does not crowd out the log's own syncs: some 100 MiB/s.
+constexpr int64_t kPauseMicros = 8000;
 constexpr int64_t kRetryMicros = 1000000;
+// Of removed segments more are kept than are filled: the next ones are taken before the next are removed.
+constexpr size_t kRecycledMore = 2;
 
 absl::string_view Zeros(uint64_t size) {
   static const std::string* const zeros = new std::string(kFillBytes, '\0');
@@ -58,9 +60,14 @@ uint64_t SparePool::ready() const {
   return ready_.size();
 }
 
-bool SparePool::NeedsMore(size_t more) const {
+bool SparePool::NeedsMore() const {
   MutexLock lock(&mutex_);
-  return ready_.size() + more < wanted_;
+  return ready_.size() < wanted_;
+}
+
+bool SparePool::TakesRecycled(size_t more) const {
+  MutexLock lock(&mutex_);
+  return wanted_ != 0 && ready_.size() + more < wanted_ + kRecycledMore;
 }
 
 absl::StatusOr<std::string> SparePool::CreateFilled(uint64_t size) {
@@ -80,7 +87,7 @@ absl::StatusOr<std::string> SparePool::CreateFilled(uint64_t size) {
 }
 
 StepResult SparePool::Step() {
-  if (!filling_.has_value() && !NeedsMore(0)) return StepResult::WaitForWake();
+  if (!filling_.has_value() && !NeedsMore()) return StepResult::WaitForWake();
   const absl::Status done = FillPiece();
   if (!done.ok()) {
     GiveUp(done);

@@ -38,8 +38,9 @@ class SparePool {
   void Add(std::string path) TOWLINE_EXCLUDES(mutex_);
 
   uint64_t ready() const TOWLINE_EXCLUDES(mutex_);
-  // Whether spares are wanted besides the ready ones and `more`.
-  bool NeedsMore(size_t more) const TOWLINE_EXCLUDES(mutex_);
+  // Whether a removed segment is welcome besides the ready ones and `more`: where segments go as fast as they come, so
+  // many are kept of them that none has to be filled.
+  bool TakesRecycled(size_t more) const TOWLINE_EXCLUDES(mutex_);
 
   // Makes a file of `size` zero bytes under a tmp name, not synced. RESOURCE_EXHAUSTED if there is no space; the file
   // is then gone again.
@@ -56,6 +57,7 @@ class SparePool {
     uint64_t filled = 0;
   };
 
+  bool NeedsMore() const TOWLINE_EXCLUDES(mutex_);
   absl::Status FillPiece();
   absl::Status FinishFilling();
   void GiveUp(const absl::Status& status);

@@ -209,7 +209,7 @@ absl::Status DiskSpool::RemoveFiles(std::vector<SegmentSpan> removed) {
 
 absl::StatusOr<bool> DiskSpool::Recycle(const SegmentSpan& span, std::vector<std::string>* recycled) {
   if (span.segment->header().file_size != spares_.segment_bytes() || span.segment.use_count() > 1 ||
-      !spares_.NeedsMore(recycled->size())) {
+      !spares_.TakesRecycled(recycled->size())) {
     return false;
   }
   TOWLINE_ASSIGN_OR_RETURN(const uint64_t links, env_.fs.LinkCount(span.segment->path()));

@@ -33,7 +33,7 @@ namespace towline::wal {
 
 struct SpoolOptions {
   uint64_t segment_bytes = 64ull << 20;  // 64 KiB or more; a segment grows for a larger single record
-  int spare_segments = 2;                // zero-filled ahead, or recycled
+  int spare_segments = 2;                // zero-filled ahead; up to two more are kept of removed ones
   // Newest groups kept in memory for tailing cursors; who is further behind reads the page cache. No more than fits the
   // processor's cache: a larger one makes every group's memory cold.
   uint64_t tail_cache_bytes = 1ull << 20;

@@ -191,13 +191,13 @@ TEST_F(RetentionTest, ASpareIsSyncedInPieces) {
   EXPECT_THAT(writes_before_sync, ::testing::ElementsAre(4, 4, 4));  // of 1 MiB
 }
 
-TEST_F(RetentionTest, PrunedSegmentsAreRecycledUpToTheWantedNumber) {
-  Open(WithSpares(2));
+TEST_F(RetentionTest, PrunedSegmentsAreRecycledUpToTwoMoreThanAreWanted) {
+  Open(WithSpares(1));
   AppendTo(30);
   EXPECT_THAT(Names(fs_, "spare"), IsEmpty());  // the loop did not run yet
   EXPECT_THAT(Prune(spool(), 1000), IsOkAndHolds(29u));
-  EXPECT_EQ(Names(fs_, "spare").size(), 2u);
-  EXPECT_EQ(Names(fs_, ".seg").size(), 3u);
+  EXPECT_EQ(Names(fs_, "spare").size(), 3u);
+  EXPECT_EQ(Names(fs_, ".seg").size(), 4u);
   // They still hold frames of their former life.
   EXPECT_TRUE(absl::StrContains(fs_.Contents("wal/" + Names(fs_, "spare")[0]), PayloadOf(1, kPayload)));
   AppendTo(50);
@@ -211,6 +211,33 @@ TEST_F(RetentionTest, PrunedSegmentsAreRecycledUpToTheWantedNumber) {
     TOWLINE_ASSERT_OK_AND_ASSIGN(const std::vector<ReadRecord> records, ReadAll(spool(), 29));
     for (const ReadRecord& record : records) EXPECT_EQ(record.payload, PayloadOf(record.lsn, kPayload));
   }
+}
+
+TEST_F(RetentionTest, WhereSegmentsGoAsFastAsTheyComeNoneIsFilled) {
+  Open(WithSpares(2));
+  AppendTo(8);
+  node_.executor.AdvanceTime(1000000);
+  Lsn last = 8;
+  const auto roll_then_prune = [&] {
+    const Lsn first = spool().stats().first_lsn;
+    AppendTo(last += 7);                  // one segment
+    node_.executor.AdvanceTime(1000000);  // the loop is faster than retention
+    ASSERT_THAT(Prune(spool(), last - 6), IsOk());
+    ASSERT_GT(spool().stats().first_lsn, first);
+  };
+  for (int i = 0; i < 3; ++i) roll_then_prune();
+  fs_.ClearLog();
+  for (int i = 0; i < 5; ++i) roll_then_prune();
+  for (const std::string& call : fs_.log()) {
+    EXPECT_FALSE(absl::StartsWith(call, "create") && absl::EndsWith(call, ".seg")) << call;
+  }
+}
+
+TEST_F(RetentionTest, NoSparesWantedMeansNoneKept) {
+  Open(WithSpares(0));
+  AppendTo(30);
+  EXPECT_THAT(Prune(spool(), 1000), IsOk());
+  EXPECT_THAT(Names(fs_, "spare"), IsEmpty());
 }
 
 TEST_F(RetentionTest, ASegmentWithASecondNameIsUnlinkedNotRecycled) {
