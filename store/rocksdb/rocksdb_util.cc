@@ -96,6 +96,8 @@ rocksdb::Options EngineOptions(const RocksDbOptions& options, std::shared_ptr<ro
   engine.max_bytes_for_level_base = 512 * kMiB;
   engine.level_compaction_dynamic_level_bytes = true;
   engine.bytes_per_sync = kMiB;
+  // Else flushes and compactions run ahead of the disk, and the log waits behind what they have gathered.
+  engine.strict_bytes_per_sync = true;
   engine.compaction_readahead_size = 2 * kMiB;
   engine.max_open_files = -1;
 
