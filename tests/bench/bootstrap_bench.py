@@ -6,9 +6,10 @@
   tests/bench/bootstrap_bench.py --only towline --keys 100000
 
 A round measures every peer once, one after the other, from the moment at which an empty replica is told to follow until
-it serves the state and streams. Values are random text that does not compress. Everything runs on loopback, in a
-directory of its own that is removed at the end. Needs the release build (--bin), redis-server and postgresql
-(deploy/install_packages.sh --bench), and about 6 times the data in disk space, besides twice per replica of a storm.
+it serves the state and streams. The disk alone is a peer, too: what nobody that writes can be faster than. Values are
+random text that does not compress. Everything runs on loopback, in a directory of its own that is removed at the end.
+Needs the release build (--bin), redis-server and postgresql (deploy/install_packages.sh --bench), and about 6 times the
+data in disk space, besides twice per replica of a storm.
 """
 
 import argparse
@@ -27,12 +28,15 @@ import time
 
 SOURCE = pathlib.Path(__file__).resolve().parents[2]
 sys.path.insert(0, str(SOURCE / "tests/e2e"))
+from disk_peer import Disk, DiskCopy  # noqa: E402
 from peers import Bench, Postgres, Redis, RedisWithoutCompression  # noqa: E402
 from processes import Ports, Processes  # noqa: E402
 from towline_peer import Towline  # noqa: E402
 
 MB = 1e6
-PEERS = {"redis": Redis, "postgres": Postgres, "towline": Towline}
+PEERS = {"disk": Disk, "redis": Redis, "postgres": Postgres, "towline": Towline}
+# Measured besides, with what was prepared for the first.
+SECOND = {"disk": lambda peer, bench: DiskCopy(bench), "redis": lambda peer, bench: RedisWithoutCompression(peer)}
 PORTS_BESIDES_STORM = 6
 
 
@@ -91,7 +95,7 @@ def measure_load(peers, rounds, seconds):
     that cannot."""
     results = {}
     for peer in peers:
-        if isinstance(peer, RedisWithoutCompression):
+        if isinstance(peer, (Disk, RedisWithoutCompression)):
             continue
         results[peer.name] = []
         if not hasattr(peer, "loaded_bootstrap"):
@@ -189,7 +193,7 @@ def parse_arguments():
     parser.add_argument("--keys", type=int, default=2000000)
     parser.add_argument("--value-bytes", type=int, default=256, help="of each value (default 256)")
     parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument("--only", metavar="PEERS", help="some of redis,postgres,towline (default: all)")
+    parser.add_argument("--only", metavar="PEERS", help="some of disk,redis,postgres,towline (default: all)")
     parser.add_argument("--storm", type=int, nargs="?", const=8, default=0, metavar="N",
                         help="then N empty Towline replicas at once (default 8)")
     parser.add_argument("--load", type=int, nargs="?", const=3, default=0, metavar="N",
@@ -281,8 +285,8 @@ def prepare(bench, names):
         peer.prepare()
         print(f"{name}: {peer.version}, loaded in {time.monotonic() - start:.1f} s; measured: {peer.what}", flush=True)
         peers.append(peer)
-        if name == "redis":
-            peers.append(RedisWithoutCompression(peer))
+        if name in SECOND:
+            peers.append(SECOND[name](peer, bench))
             print(f"{peers[-1].name}: {peers[-1].what}", flush=True)
     return peers
 
