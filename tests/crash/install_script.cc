@@ -34,6 +34,7 @@
 #include "replica/replica_controller.h"
 #include "store/memory_store.h"
 #include "store/snapshot_codec.h"
+#include "tests/crash/pausing_file_system.h"
 #include "tests/replica/fake_upstream.h"
 #include "tests/replica/replica_node.h"
 #include "tests/replica/snapshot_maker.h"
@@ -121,7 +122,8 @@ class Script : public ReplicaHost {
   bool Finished();
   int Fail(int code, const std::string& what);
 
-  FileSystem& fs_ = *PosixFileSystem();
+  // Its files do not write behind the caller: calls that are counted must come from one thread.
+  PausingFileSystem fs_{*PosixFileSystem(), PausePoint{}, nullptr};
   FakeClock clock_;
   SeededRng rng_{1};
   SimExecutor executor_{&clock_};
