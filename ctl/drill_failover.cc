@@ -59,11 +59,21 @@ absl::Status PromoteBest(DrillRun& run) {
   return absl::OkStatus();
 }
 
+// Until writes were answered that began after `since_us`; what began before may have reached a replica.
+absl::Status WaitAlone(DrillRun& run, int64_t since_us) {
+  return run.WaitWrites("writes that only the old primary has", [since_us](const auto& writes) {
+    const auto alone = std::count_if(writes.begin(), writes.end(), [since_us](const DrillWrite& write) {
+      return write.level == DrillLevel::kLocal && write.sent_us > since_us && write.answered_us != 0;
+    });
+    return static_cast<size_t>(alone) >= kAloneWrites;
+  });
+}
+
 // With the replicas down, until writes were answered that only the primary has.
 absl::Status TakeReplicasDown(DrillRun& run) {
   for (const DrillNode& node : run.Others()) run.local().node(node.node_id).process->Kill();
   run.history().notes.push_back("the replicas were down while the last writes of level local were answered");
-  return run.WaitAnswered(DrillLevel::kLocal, kAloneWrites);
+  return WaitAlone(run, SystemClock()->MonotonicMicros());
 }
 
 }  // namespace
@@ -94,14 +104,9 @@ absl::Status RunPartition(DrillRun& run) {
                    "network heals; the writers of level local are on its side"));
   run.Inject();
   old_primary.relay->Cut();
+  const int64_t cut_us = SystemClock()->MonotonicMicros();
   TOWLINE_RETURN_IF_ERROR(PromoteBest(run));
-  const int64_t since = run.history().injected_us;
-  TOWLINE_RETURN_IF_ERROR(run.WaitWrites("writes that only the old primary has", [since](const auto& writes) {
-    const auto alone = std::count_if(writes.begin(), writes.end(), [since](const DrillWrite& write) {
-      return write.level == DrillLevel::kLocal && write.answered_us > since;
-    });
-    return static_cast<size_t>(alone) >= kAloneWrites;
-  }));
+  TOWLINE_RETURN_IF_ERROR(WaitAlone(run, cut_us));
   run.Mark("healed");
   old_primary.relay->Heal();
   return run.WaitServes(run.node(old_primary.node_id), "rejoined");
