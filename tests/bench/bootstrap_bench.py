@@ -6,8 +6,8 @@
   tests/bench/bootstrap_bench.py --only towline --keys 100000
 
 A round measures every peer once, one after the other, from the moment at which an empty replica is told to follow until
-it serves the state and streams. The disk alone is a peer, too: what nobody that writes can be faster than. Values are
-random text that does not compress. Everything runs on loopback, in a directory of its own that is removed at the end.
+it serves the state and streams. The disk alone is a peer, too: one writer of as many bytes. Values are random text
+that does not compress. Everything runs on loopback, in a directory of its own that is removed at the end.
 Needs the release build (--bin), redis-server and postgresql (deploy/install_packages.sh --bench), and about 6 times the
 data in disk space, besides twice per replica of a storm.
 """

@@ -1,4 +1,4 @@
-"""The disk itself in bootstrap_bench.py: what no copy of that many bytes can be faster than on this machine."""
+"""The disk itself in bootstrap_bench.py: one writer, that does nothing else with as many bytes."""
 
 import concurrent.futures
 import mmap
