@@ -41,7 +41,7 @@ struct WriteStreamAnswer {
     ErrorInfo error;
   };
   uint64_t first_sequence = 0;
-  uint64_t last_sequence = 0;                  // everything from first to last is durable and applied, or in `refused`
+  uint64_t last_sequence = 0;                  // everything from first to last is durable, or in `refused`
   std::vector<Refusal> refused;                // ordered by sequence
   std::vector<v1::DegradedElements> degraded;  // of them, written at a lower level; ordered by sequence
   std::optional<v1::Position> position;        // of the last record written by this stream

@@ -21,7 +21,7 @@ namespace towline::ctl {
 // thread; the others from any.
 class BatchLoader {
  public:
-  // What is durable and applied.
+  // What is durable.
   struct Acked {
     uint64_t keys = 0;
     uint64_t bytes = 0;                    // of keys and values

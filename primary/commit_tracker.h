@@ -77,7 +77,7 @@ class CommitTracker {
   // INVALID_ARGUMENT, reason below_min_replicas; FAILED_PRECONDITION, reason too_few_replicas.
   absl::StatusOr<CommitLevel> Resolve(const CommitLevel* asked) const TOWLINE_EXCLUDES(mutex_);
 
-  // Answers `waiter`, whose records up to `last_lsn` are durable and applied here, once `level` is reached, at once if
+  // Answers `waiter`, whose records up to `last_lsn` are durable here, once `level` is reached, at once if
   // it is, or when its time is over. `first_lsn`: of its first record. `bytes`: what it holds in memory meanwhile.
   void Await(Lsn first_lsn, Lsn last_lsn, const CommitLevel& level, uint64_t bytes,
              std::unique_ptr<CommitWaiter> waiter) TOWLINE_EXCLUDES(mutex_);

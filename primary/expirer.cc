@@ -21,13 +21,17 @@ class Expirer::Job final : public WriteJob {
     records.resize(due_.size());
     for (size_t i = 0; i < due_.size(); ++i) {
       BuildDeleteRecord(due_[i].key, &records[i]);
-      records[i].is_expiry = true;
+      records[i].expired_key = due_[i].key;
     }
   }
 
   void OnDone(std::unique_ptr<WriteJob> self) override {
     uint64_t deleted = 0;
-    for (const WriteRecord& record : records) deleted += record.lsn != 0 ? 1 : 0;
+    for (const WriteRecord& record : records) {
+      if (record.lsn == 0) continue;
+      ++deleted;
+      shared_->last_lsn.store(record.lsn);
+    }
     shared_->deleted_total.fetch_add(deleted, std::memory_order_relaxed);
     shared_->in_flight.store(false);
     self.reset();
@@ -50,7 +54,9 @@ void Expirer::Stop() { loop_->Stop(); }
 
 StepResult Expirer::Step() {
   // One job at a time: the index shows a key as due until its delete is applied.
-  if (shared_->in_flight.load()) return StepResult::WaitFor(kBusyMicros);
+  if (shared_->in_flight.load() || state_.applied().lsn < shared_->last_lsn.load()) {
+    return StepResult::WaitFor(kBusyMicros);
+  }
   const uint64_t now_ms = static_cast<uint64_t>(clock_.WallMicros()) / 1000;
   auto due = state_.DueExpiries(now_ms, kKeysPerJob);
   if (!due.ok()) {

@@ -33,6 +33,7 @@ class Expirer {
   // Outlives the expirer while a job is on its way.
   struct Shared {
     std::atomic<bool> in_flight{false};
+    std::atomic<Lsn> last_lsn{0};  // of its last delete
     std::atomic<uint64_t> deleted_total{0};
   };
 

@@ -1,5 +1,7 @@
 #include "primary/overlay.h"
 
+#include <utility>
+
 #include "absl/strings/str_cat.h"
 
 namespace towline {
@@ -16,10 +18,22 @@ bool Covers(absl::string_view begin, absl::string_view end, absl::string_view ke
   return key >= begin && (end.empty() || key < end);
 }
 
+bool OfOneKey(const ChangeOperation& operation) {
+  return operation.kind == ChangeOperation::Kind::kPut || operation.kind == ChangeOperation::Kind::kDelete;
+}
+
+// What a record does. The sequencer logs nothing that cannot be read.
+ChangeHead Read(absl::string_view payload, Lsn lsn, std::vector<ChangeOperation>* operations) {
+  ChangeHead head;
+  operations->clear();
+  ReadChange(payload, lsn, &head, operations).IgnoreError();
+  return head;
+}
+
 }  // namespace
 
-void Overlay::Add(Lsn lsn, const WriteRecord* record) {
-  in_flight_.push_back({lsn, record});
+void Overlay::Add(Lsn lsn, std::string payload) {
+  in_flight_.push_back({lsn, std::move(payload)});
   if (!indexed_) return;
   Index(in_flight_.back());
   if (++adds_since_question_ > kDropIndexAfter) DropIndex();
@@ -27,20 +41,7 @@ void Overlay::Add(Lsn lsn, const WriteRecord* record) {
 
 void Overlay::Retire(Lsn applied) {
   while (!in_flight_.empty() && in_flight_.front().lsn <= applied) {
-    if (indexed_) {
-      const Entry& entry = in_flight_.front();
-      for (const KeyEffect& effect : entry.record->effects) {
-        if (effect.kind == KeyEffect::Kind::kDeleteRange) continue;
-        const auto it = keys_.find(effect.key);
-        if (it == keys_.end()) continue;
-        if (it->second.modified_lsn <= applied) {
-          keys_.erase(it);
-        }
-      }
-      if (entry.record->request) {
-        requests_.erase(RequestMapKey(entry.record->request->client_id, entry.record->request->sequence));
-      }
-    }
+    if (indexed_) Unindex(in_flight_.front(), applied);
     in_flight_.pop_front();
   }
   while (!ranges_.empty() && ranges_.front().lsn <= applied) ranges_.pop_front();
@@ -76,28 +77,38 @@ void Overlay::BuildIndex() {
 }
 
 void Overlay::Index(const Entry& entry) {
+  const ChangeHead head = Read(entry.payload, entry.lsn, &scratch_);
   // A range inside a record stands behind the puts in front of it and before those behind it. Find takes a key's own
   // effect of the same LSN first, so a range must erase what it covers.
-  for (const KeyEffect& effect : entry.record->effects) {
-    if (effect.kind == KeyEffect::Kind::kDeleteRange) {
-      ranges_.push_back({entry.lsn, effect.key, effect.end});
-      for (const KeyEffect& earlier : entry.record->effects) {
-        if (&earlier == &effect) break;
-        if (earlier.kind != KeyEffect::Kind::kDeleteRange && Covers(effect.key, effect.end, earlier.key)) {
+  for (const ChangeOperation& operation : scratch_) {
+    if (operation.kind == ChangeOperation::Kind::kMessage) continue;
+    if (operation.kind == ChangeOperation::Kind::kDeleteRange) {
+      ranges_.push_back({entry.lsn, operation.key, operation.value});
+      for (const ChangeOperation& earlier : scratch_) {
+        if (&earlier == &operation) break;
+        if (OfOneKey(earlier) && Covers(operation.key, operation.value, earlier.key)) {
           keys_.erase(earlier.key);
           keys_.emplace(earlier.key, KeyState{false, 0, entry.lsn});
         }
       }
       continue;
     }
-    const KeyState state{effect.kind == KeyEffect::Kind::kPut, effect.expire_at_ms, entry.lsn};
+    const KeyState state{operation.kind == ChangeOperation::Kind::kPut, operation.expire_at_ms, entry.lsn};
     // The map's key must point into the newest record, which is retired last.
-    keys_.erase(effect.key);
-    keys_.emplace(effect.key, state);
+    keys_.erase(operation.key);
+    keys_.emplace(operation.key, state);
   }
-  if (entry.record->request) {
-    requests_.emplace(RequestMapKey(entry.record->request->client_id, entry.record->request->sequence), entry.lsn);
+  if (head.sequence != 0) requests_.emplace(RequestMapKey(head.client_id, head.sequence), entry.lsn);
+}
+
+void Overlay::Unindex(const Entry& entry, Lsn applied) {
+  const ChangeHead head = Read(entry.payload, entry.lsn, &scratch_);
+  for (const ChangeOperation& operation : scratch_) {
+    if (!OfOneKey(operation)) continue;
+    const auto it = keys_.find(operation.key);
+    if (it != keys_.end() && it->second.modified_lsn <= applied) keys_.erase(it);
   }
+  if (head.sequence != 0) requests_.erase(RequestMapKey(head.client_id, head.sequence));
 }
 
 void Overlay::DropIndex() {

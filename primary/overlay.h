@@ -18,7 +18,7 @@
 
 #include "common/checksum.h"
 #include "common/types.h"
-#include "primary/write_job.h"
+#include "store/change_reader.h"
 
 namespace towline {
 
@@ -32,8 +32,8 @@ class Overlay {
     Lsn modified_lsn = 0;  // meaningful if it exists
   };
 
-  // Adds an assigned record, LSNs rising. The record must stay where it is until Retire.
-  void Add(Lsn lsn, const WriteRecord* record);
+  // Adds an assigned record, LSNs rising. `payload` is an encoded towline.v1.Change.
+  void Add(Lsn lsn, std::string payload);
 
   // Forgets records up to and including `applied`: the store shows them.
   void Retire(Lsn applied);
@@ -52,7 +52,7 @@ class Overlay {
  private:
   struct Entry {
     Lsn lsn = 0;
-    const WriteRecord* record = nullptr;
+    std::string payload;
   };
   struct ViewHash {
     size_t operator()(absl::string_view v) const { return static_cast<size_t>(Xxh3(v)); }
@@ -65,14 +65,16 @@ class Overlay {
 
   void BuildIndex();
   void Index(const Entry& entry);
+  void Unindex(const Entry& entry, Lsn applied);
   void DropIndex();
 
-  std::deque<Entry> in_flight_;
+  std::deque<Entry> in_flight_;  // views of the index point into it
   bool indexed_ = false;
   uint64_t adds_since_question_ = 0;
   std::unordered_map<absl::string_view, KeyState, ViewHash> keys_;  // newest effect per key
   std::deque<Range> ranges_;                                        // LSN order
   std::unordered_map<std::string, Lsn> requests_;                   // "client\0sequence"
+  std::vector<ChangeOperation> scratch_;                            // of the entry that is looked at
 };
 
 }  // namespace towline

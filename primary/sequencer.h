@@ -1,9 +1,8 @@
 // Gives records their place in the log.
 //
-// One loop takes whatever is queued, decides conditions, request ids and expiry in LSN order against the state plus the
-// records in flight, frames the accepted records into one group, and has the group appended (one write, one fdatasync)
-// and applied. A job is answered once everything up to its last record, and everything its refusals depended on, is
-// durable and applied.
+// One loop takes whatever is queued, has it decided (WriteRules), frames the accepted records into one group, and has
+// the group appended (one write, one fdatasync). A job is answered once everything up to its last record, and
+// everything its refusals depended on, is durable. It may not be applied then: who reads waits for answered_lsn.
 
 #ifndef TOWLINE_PRIMARY_SEQUENCER_H_
 #define TOWLINE_PRIMARY_SEQUENCER_H_
@@ -22,17 +21,17 @@
 #include "common/logger.h"
 #include "common/mutex.h"
 #include "common/types.h"
-#include "primary/overlay.h"
-#include "primary/request_cache.h"
+#include "primary/queue_space.h"
 #include "primary/standstill.h"
 #include "primary/write_job.h"
+#include "primary/write_rules.h"
 #include "store/state_store.h"
 #include "wal/frame.h"
 
 namespace towline {
 
 struct SequencerOptions {
-  uint64_t queue_bytes_max = 64ull << 20;  // of jobs from intake to answer
+  uint64_t queue_bytes_max = 64ull << 20;  // of jobs, until they are answered and applied
   uint64_t group_bytes_max = 1 << 20;      // of one append
   Standstill* standstill = nullptr;        // what it suspects is held, as by Hold; outlives the sequencer
 };
@@ -43,13 +42,10 @@ class GroupSink {
   virtual ~GroupSink() = default;
   // End of the log, for the next group.
   virtual wal::LogEnd End() = 0;
-  // Appends and syncs `group` (nullptr: nothing to append), hands it to the applier, and calls `done` once it and
-  // everything before it is applied. RESOURCE_EXHAUSTED: nothing was written, try later. Anything else is final.
-  // After an error `done` is not called.
-  // A `done` that is destroyed without a call: the records are in the log, but not applied before the node ends.
-  virtual absl::Status AppendAndApply(std::shared_ptr<wal::FrameGroup> group, std::function<void()> done) = 0;
-  // What was appended is not applied for now, because the disk is full. New groups would be refused.
-  virtual bool Stuck() = 0;
+  // Appends and syncs `group`, and has it applied: `applied` is called, from any thread, once it and everything before
+  // it is. RESOURCE_EXHAUSTED: nothing was written, try later. Anything else is final. After an error `applied` is not
+  // called. An `applied` that is destroyed without a call: the records are not applied before the node ends.
+  virtual absl::Status AppendAndApply(std::shared_ptr<wal::FrameGroup> group, std::function<void()> applied) = 0;
 };
 
 struct SequencerStats {
@@ -63,9 +59,8 @@ struct SequencerStats {
 // Threads: all methods from any thread.
 class Sequencer {
  public:
-  // `term` and `term_id` are those of the records it writes. `state` shows all records of the log that carry a request
-  // id: what it does not know of a client now is taken for never written. `on_fatal` is called once when the log has
-  // failed.
+  // `term` and `term_id` are those of the records it writes; `state` as WriteRules wants it. `on_fatal` is called once
+  // when the log has failed.
   Sequencer(GroupSink& sink, StateStore& state, Executor& executor, Clock& clock, Term term, uint64_t term_id,
             SequencerOptions options, std::function<void(absl::Status)> on_fatal);
   ~Sequencer();
@@ -81,8 +76,12 @@ class Sequencer {
   // Wakes the loop if jobs were submitted with kAtKick since the last time. Cheap if not.
   void Kick() TOWLINE_EXCLUDES(mutex_);
 
-  // Calls `fn` once when at least half of the queue is free: at once if it is empty, else from an answer.
-  void NotifySpace(std::function<void()> fn) TOWLINE_EXCLUDES(mutex_);
+  // Calls `fn` once when at least half of the queue is free, as QueueSpace::NotifyHalfFree.
+  void NotifySpace(std::function<void()> fn);
+
+  // No write above it was answered: who has this applied reads everything that was. 0 once it is closed: the log may go
+  // back behind it then.
+  Lsn answered_lsn() const { return answered_lsn_.load(std::memory_order_acquire); }
 
   // Nothing is answered between Hold and Release; the log goes on. Idempotent.
   void Hold() TOWLINE_EXCLUDES(mutex_);
@@ -100,55 +99,42 @@ class Sequencer {
   // Whether every job that was submitted is answered.
   bool idle() const TOWLINE_EXCLUDES(mutex_);
 
-  // Refuses new jobs, then waits until all queued ones are answered, or none can be because the sink is stuck: those
-  // are answered UNAVAILABLE, reason stopping, when the sink drops them. Idempotent.
+  // Refuses new jobs, then waits until all queued ones are answered. Idempotent.
   void Stop() TOWLINE_EXCLUDES(mutex_);
 
   SequencerStats stats() const;
 
  private:
-  struct Batch;  // jobs whose records are in one group
+  struct Batch;  // jobs whose records are in one group; holds their space in the queue
 
   StepResult Step();
   std::shared_ptr<Batch> TakeBatch() TOWLINE_EXCLUDES(mutex_);
-  void Decide(WriteRecord* record, wal::GroupBuilder* builder, int64_t now_us) TOWLINE_REQUIRES(overlay_mutex_);
-  absl::Status CheckRequest(const RequestKey& request, WriteOutcome* outcome) TOWLINE_REQUIRES(overlay_mutex_);
-  absl::Status LearnClient(const RequestKey& request) TOWLINE_REQUIRES(overlay_mutex_);
-  absl::Status CheckConditions(const WriteRecord& record, uint64_t now_ms) TOWLINE_REQUIRES(overlay_mutex_);
-  absl::Status CheckExpiry(const WriteRecord& record, uint64_t now_ms) TOWLINE_REQUIRES(overlay_mutex_);
-  absl::StatusOr<Overlay::KeyState> LookUp(absl::string_view key) TOWLINE_REQUIRES(overlay_mutex_);
-  void OnApplied(const std::shared_ptr<Batch>& batch) TOWLINE_EXCLUDES(mutex_, overlay_mutex_);
+  void Decide(WriteRecord* record, wal::GroupBuilder* builder, int64_t now_us);
   void Fail(const std::shared_ptr<Batch>& batch, const absl::Status& status);
   void Answer(const std::shared_ptr<Batch>& batch) TOWLINE_EXCLUDES(mutex_);
   static void Refuse(WriteJob* job, const absl::Status& status);
 
   GroupSink& sink_;
-  StateStore& state_;
   Clock& clock_;
   const Term term_;
   const uint64_t term_id_;
   const SequencerOptions options_;
   const std::function<void(absl::Status)> on_fatal_;
+  const std::shared_ptr<WriteRules> rules_;
+  const std::shared_ptr<QueueSpace> space_;
 
+  std::atomic<Lsn> answered_lsn_{0};
   std::atomic<bool> kick_due_{false};  // jobs wait that the loop was not woken for
 
   mutable Mutex mutex_;
   CondVar idle_cv_;
   std::deque<std::unique_ptr<WriteJob>> queue_ TOWLINE_GUARDED_BY(mutex_);
-  uint64_t queue_bytes_ TOWLINE_GUARDED_BY(mutex_) = 0;  // queued and in flight
-  uint64_t unanswered_ TOWLINE_GUARDED_BY(mutex_) = 0;   // jobs
+  uint64_t unanswered_ TOWLINE_GUARDED_BY(mutex_) = 0;  // jobs
   bool stopping_ TOWLINE_GUARDED_BY(mutex_) = false;
   bool held_ TOWLINE_GUARDED_BY(mutex_) = false;
   std::vector<std::shared_ptr<Batch>> held_batches_ TOWLINE_GUARDED_BY(mutex_);  // to be answered at Release
   absl::Status paused_ TOWLINE_GUARDED_BY(mutex_);                               // an error between Pause and Unpause
   absl::Status closed_ TOWLINE_GUARDED_BY(mutex_);                               // an error once Close was called
-  std::vector<std::function<void()>> space_waiters_ TOWLINE_GUARDED_BY(mutex_);
-
-  // Points into the records of unanswered jobs: a batch is retired from it before its jobs are answered.
-  Mutex overlay_mutex_;
-  Overlay overlay_ TOWLINE_GUARDED_BY(overlay_mutex_);
-  RequestCache requests_ TOWLINE_GUARDED_BY(overlay_mutex_);
-  Lsn retired_lsn_ TOWLINE_GUARDED_BY(overlay_mutex_) = 0;  // the state shows records up to it
 
   absl::Status failed_;  // loop only; the log has failed for good
 

@@ -54,22 +54,14 @@ absl::Status CheckRange(const v1::DeleteRange& range) {
   return absl::OkStatus();
 }
 
-absl::Status AddEffect(const v1::Operation& op, uint64_t now_ms, std::vector<KeyEffect>* effects) {
+absl::Status CheckOperation(const v1::Operation& op, uint64_t now_ms) {
   switch (op.kind_case()) {
-    case v1::Operation::kPut: {
-      TOWLINE_RETURN_IF_ERROR(CheckPut(op.put(), now_ms));
-      const uint64_t expire = op.put().ttl_ms() != 0 ? now_ms + op.put().ttl_ms() : op.put().expire_at_ms();
-      effects->push_back({KeyEffect::Kind::kPut, op.put().key(), {}, expire});
-      return absl::OkStatus();
-    }
+    case v1::Operation::kPut:
+      return CheckPut(op.put(), now_ms);
     case v1::Operation::kDelete:
-      TOWLINE_RETURN_IF_ERROR(CheckKey("key", op.delete_().key()));
-      effects->push_back({KeyEffect::Kind::kDelete, op.delete_().key(), {}, 0});
-      return absl::OkStatus();
+      return CheckKey("key", op.delete_().key());
     case v1::Operation::kDeleteRange:
-      TOWLINE_RETURN_IF_ERROR(CheckRange(op.delete_range()));
-      effects->push_back({KeyEffect::Kind::kDeleteRange, op.delete_range().begin(), op.delete_range().end(), 0});
-      return absl::OkStatus();
+      return CheckRange(op.delete_range());
     case v1::Operation::kMessage:
       return CheckKey("topic", op.message().topic());
     case v1::Operation::KIND_NOT_SET:
@@ -161,10 +153,7 @@ absl::Status BuildWriteRecord(const v1::WriteRequest& request, uint64_t now_ms, 
                               WriteRecord* record) {
   if (request.operations().empty()) return Invalid("empty_write", "a write has no operations");
   record->type = wal::RecordType::kBatch;
-  record->effects.reserve(static_cast<size_t>(request.operations_size()));
-  for (const v1::Operation& op : request.operations()) {
-    TOWLINE_RETURN_IF_ERROR(AddEffect(op, now_ms, &record->effects));
-  }
+  for (const v1::Operation& op : request.operations()) TOWLINE_RETURN_IF_ERROR(CheckOperation(op, now_ms));
   TOWLINE_RETURN_IF_ERROR(AddConditions(request, record));
   if (request.has_request_id()) {
     TOWLINE_RETURN_IF_ERROR(ValidateName("request_id.client_id", request.request_id().client_id()));
@@ -184,7 +173,6 @@ void BuildDeleteRecord(absl::string_view key, WriteRecord* record) {
   record->type = wal::RecordType::kBatch;
   record->payload = change.SerializeAsString();
   record->payload_crc = Crc32c(record->payload);
-  record->effects.push_back({KeyEffect::Kind::kDelete, key, {}, 0});
 }
 
 }  // namespace towline

@@ -1,4 +1,4 @@
-// A write on its way: from the intake through the sequencer, the log and the state, back to the caller.
+// A write on its way: from the intake through the sequencer and the log back to the caller.
 
 #ifndef TOWLINE_PRIMARY_WRITE_JOB_H_
 #define TOWLINE_PRIMARY_WRITE_JOB_H_
@@ -17,16 +17,7 @@
 
 namespace towline {
 
-// What an operation does to the keys, for the decisions about later writes. Views point into WriteJob::keep_alive.
-struct KeyEffect {
-  enum class Kind : uint8_t { kPut, kDelete, kDeleteRange };
-  Kind kind = Kind::kPut;
-  absl::string_view key;  // begin, for a range
-  absl::string_view end;  // exclusive, empty = to the last key; ranges only
-  uint64_t expire_at_ms = 0;
-};
-
-// A condition, as the API states it.
+// A condition, as the API states it. Its views, and all others of a record, point into what the job holds.
 struct KeyCondition {
   absl::string_view key;
   std::optional<bool> exists;  // exactly one of the two is set
@@ -40,7 +31,7 @@ struct RequestKey {
 
 // What became of one record.
 struct WriteOutcome {
-  absl::Status status;  // OK: durable and applied
+  absl::Status status;  // OK: durable
   Position position;    // of the record; of the first write, if duplicate
   bool duplicate = false;
 };
@@ -48,13 +39,11 @@ struct WriteOutcome {
 // One record to be logged.
 struct WriteRecord {
   wal::RecordType type = wal::RecordType::kBatch;
-  std::string payload;  // encoded towline.v1.Change
+  std::string payload;  // encoded towline.v1.Change; the sequencer takes it when it logs it
   uint32_t payload_crc = 0;
-  std::vector<KeyEffect> effects;
   std::vector<KeyCondition> conditions;
   std::optional<RequestKey> request;
-  // Expiry of one key: written only if the key still has this version and has expired.
-  bool is_expiry = false;
+  absl::string_view expired_key;  // not empty: a delete that is logged only if this key exists and has expired
 
   WriteOutcome outcome;  // filled by the sequencer
   Lsn lsn = 0;           // assigned; 0 = not written

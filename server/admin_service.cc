@@ -5,6 +5,7 @@
 #include "absl/strings/str_cat.h"
 
 #include "common/error.h"
+#include "server/bookmark.h"
 #include "server/position_proto.h"
 #include "server/run_on_pool.h"
 #include "server/status_report.h"
@@ -107,6 +108,7 @@ absl::Status AdminServiceImpl::Digest(const v1::GetDigestRequest& request, v1::G
   const auto live = node_.Live();
   std::shared_ptr<const StateSnapshot> snapshot;
   if (request.at_lsn() == 0) {
+    TOWLINE_RETURN_IF_ERROR(AwaitAnswered(node_));
     TOWLINE_ASSIGN_OR_RETURN(snapshot, live->state().Snapshot());
   } else {
     const int64_t timeout_ms = request.timeout_ms() == 0 ? kDigestTimeoutDefaultMs : request.timeout_ms();

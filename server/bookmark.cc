@@ -15,6 +15,7 @@ namespace {
 
 constexpr uint32_t kWaitDefaultMs = 1000;
 constexpr uint32_t kWaitMaxMs = 30'000;
+constexpr int64_t kAnsweredWaitMicros = 1'000'000;
 
 // Where else to ask.
 std::string Elsewhere(const NodeView& view) {
@@ -88,6 +89,22 @@ absl::Status AwaitPosition(Node& node, const v1::Position& position, uint32_t wa
                      Elsewhere(view));
   }
   return CheckLine(node.View(), position);  // the terms up to there are known now
+}
+
+absl::Status AwaitAnswered(Node& node) {
+  const Sequencer* const sequencer = node.sequencer();
+  const auto live = node.Live();
+  if (sequencer == nullptr || live == nullptr) return absl::OkStatus();
+  const Lsn answered = sequencer->answered_lsn();
+  Applier& applier = live->applier();
+  if (applier.applied_lsn() >= answered) return absl::OkStatus();
+  if (!applier.waits_for_disk() && applier.WaitApplied(answered, kAnsweredWaitMicros)) return absl::OkStatus();
+  const bool full = applier.waits_for_disk();
+  return MakeError(full ? absl::StatusCode::kResourceExhausted : absl::StatusCode::kUnavailable,
+                   full ? "disk_full" : "behind",
+                   absl::StrCat("the state stands at LSN ", applier.applied_lsn(), ", writes are answered to LSN ",
+                                answered, full ? ": the store finds no space" : ""),
+                   full ? "free space on the disk of the data directory, then retry" : "retry");
 }
 
 }  // namespace towline

@@ -1,4 +1,4 @@
-// Reads that must see a position: bookmarks.
+// Reads that must see a position: a bookmark, or what this primary has answered.
 
 #ifndef TOWLINE_SERVER_BOOKMARK_H_
 #define TOWLINE_SERVER_BOOKMARK_H_
@@ -23,6 +23,11 @@ absl::Status AwaitBookmark(Node& node, const Request& request) {
   if (!request.has_min_position()) return absl::OkStatus();
   return AwaitPosition(node, request.min_position(), request.wait_ms());
 }
+
+// Returns when the live state shows every write that this node, as the primary, has answered: they are answered when
+// they are durable, and applied a little later. RESOURCE_EXHAUSTED, reason disk_full, if the store waits for space;
+// UNAVAILABLE, reason behind, after a second. Waits on the calling thread.
+absl::Status AwaitAnswered(Node& node);
 
 }  // namespace towline
 

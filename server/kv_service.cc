@@ -36,7 +36,7 @@ using WriteCall = UnaryCall<v1::WriteRequest, v1::WriteResponse>;
 // Calls that may arrive in one burst before the queue's thread takes the first.
 constexpr int kArmedWrites = 64;
 
-// One unary write: through the sequencer, then, durable and applied here, to its commit level.
+// One unary write: through the sequencer, then, durable here, to its commit level.
 class UnaryWriteJob final : public WriteJob, public CommitWaiter {
  public:
   UnaryWriteJob(Node& node, PrimaryRole& role, WriteCall* call) : node_(node), role_(role), call_(call) {}
@@ -143,6 +143,7 @@ void FillEntry(const StoredEntry& entry, v1::Entry* out) {
 // A snapshot of the live state, for readers of more than one key.
 absl::StatusOr<PinnedState> PinLive(Node& node) {
   TOWLINE_RETURN_IF_ERROR(node.CheckReadable());
+  TOWLINE_RETURN_IF_ERROR(AwaitAnswered(node));
   PinnedState pinned;
   pinned.live = node.Live();
   TOWLINE_ASSIGN_OR_RETURN(pinned.snapshot, pinned.live->state().Snapshot());
@@ -153,6 +154,7 @@ absl::Status DoGet(Node& node, const v1::GetRequest& request, v1::GetResponse* r
   TOWLINE_RETURN_IF_ERROR(CheckKey(request.key()));
   TOWLINE_RETURN_IF_ERROR(node.CheckReadable());
   TOWLINE_RETURN_IF_ERROR(AwaitBookmark(node, request));
+  TOWLINE_RETURN_IF_ERROR(AwaitAnswered(node));
   const auto live = node.Live();
   // The position is read first: the state read afterwards is at least as new.
   const Position position = live->state().applied();

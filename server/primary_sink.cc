@@ -22,18 +22,12 @@ PrimarySink::PrimarySink(FileSystem& fs, std::string directory, std::shared_ptr<
 
 wal::LogEnd PrimarySink::End() { return generation_->spool().end(); }
 
-absl::Status PrimarySink::AppendAndApply(std::shared_ptr<wal::FrameGroup> group, std::function<void()> done) {
-  if (group != nullptr) {
-    TOWLINE_RETURN_IF_ERROR(CheckSpace());
-    return generation_->AppendAndApply(std::move(group), history_, std::move(done));
-  }
-  ApplyBatch nothing;
-  nothing.done = std::move(done);
-  generation_->applier().Enqueue(std::move(nothing));
-  return absl::OkStatus();
+absl::Status PrimarySink::AppendAndApply(std::shared_ptr<wal::FrameGroup> group, std::function<void()> applied) {
+  TOWLINE_RETURN_IF_ERROR(CheckSpace());
+  return generation_->AppendAndApply(std::move(group), history_, std::move(applied));
 }
 
-bool PrimarySink::Stuck() { return generation_->applier().waits_for_disk(); }
+bool PrimarySink::Stuck() const { return generation_->applier().waits_for_disk(); }
 
 void PrimarySink::LookForSpace() {
   if (refused()) CheckSpace().IgnoreError();

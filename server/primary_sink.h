@@ -24,8 +24,9 @@ class PrimarySink final : public GroupSink {
   PrimarySink(FileSystem& fs, std::string directory, std::shared_ptr<Generation> generation, History history);
 
   wal::LogEnd End() override;
-  absl::Status AppendAndApply(std::shared_ptr<wal::FrameGroup> group, std::function<void()> done) override;
-  bool Stuck() override;
+  absl::Status AppendAndApply(std::shared_ptr<wal::FrameGroup> group, std::function<void()> applied) override;
+  // What was appended is not applied for now, because the disk is full. New groups are refused.
+  bool Stuck() const;
 
   // Whether the last group was refused for want of space.
   bool refused() const { return refused_.load(std::memory_order_relaxed); }

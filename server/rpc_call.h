@@ -10,6 +10,7 @@
 #include <functional>
 #include <grpcpp/grpcpp.h>
 #include <memory>
+#include <string>
 #include <utility>
 
 #include "absl/status/status.h"
@@ -22,7 +23,7 @@ namespace towline {
 // --- Unary calls ---
 
 template <typename Request, typename Response>
-class UnaryCall final : private RpcEvent {
+class UnaryCall final : private RpcEvent, private PendingAnswer {
  public:
   struct Method {
     std::function<void(UnaryCall&)> arm;
@@ -40,8 +41,9 @@ class UnaryCall final : private RpcEvent {
 
   // Ends the call: OK sends the response. Exactly once, from any thread; the call is gone afterwards.
   void Finish(const absl::Status& status) {
-    if (queue_.OnThread()) return Send(ToGrpcStatus(status));
-    queue_.Post([this, status] { Send(ToGrpcStatus(status)); });
+    status_ = status;
+    if (queue_.OnThread()) return Send();
+    queue_.PostAnswer(this);
   }
 
   // Of a Method's `arm`: where and as what gRPC is to report the request.
@@ -67,7 +69,10 @@ class UnaryCall final : private RpcEvent {
     method_->handle(this);
   }
 
-  void Send(const grpc::Status& status) {
+  std::string Peer() const override { return context_.peer(); }
+
+  void Send() override {
+    const grpc::Status status = ToGrpcStatus(status_);
     if (status.ok()) {
       responder_.Finish(response_, status, tag());
     } else {
@@ -77,7 +82,8 @@ class UnaryCall final : private RpcEvent {
 
   RpcQueue& queue_;
   const std::shared_ptr<const Method> method_;
-  bool taken_ = false;  // by a client
+  bool taken_ = false;   // by a client
+  absl::Status status_;  // from Finish on
   Request request_;
   Response response_;
   grpc::ServerContext context_;

@@ -47,6 +47,16 @@ void RpcQueue::Run() {
 void RpcQueue::Post(std::function<void()> fn) {
   MutexLock lock(&mutex_);
   posted_.push_back(std::move(fn));
+  RingLocked();
+}
+
+void RpcQueue::PostAnswer(PendingAnswer* answer) {
+  MutexLock lock(&mutex_);
+  answers_.push_back(answer);
+  RingLocked();
+}
+
+void RpcQueue::RingLocked() {
   // A thread that is awake looks here before it sleeps.
   if (!asleep_ || std::exchange(rung_, true)) return;
   alarm_.Set(queue_.get(), gpr_inf_past(GPR_CLOCK_MONOTONIC), &bell_);
@@ -55,7 +65,7 @@ void RpcQueue::Post(std::function<void()> fn) {
 // False if something was posted.
 bool RpcQueue::FallAsleep() {
   MutexLock lock(&mutex_);
-  asleep_ = posted_.empty();
+  asleep_ = posted_.empty() && answers_.empty();
   return asleep_;
 }
 
@@ -78,9 +88,11 @@ void RpcQueue::RunPosted() {
   {
     MutexLock lock(&mutex_);
     running_.swap(posted_);
+    sending_.swap(answers_);
   }
   for (const auto& fn : running_) fn();
   running_.clear();
+  burst_.Send(&sending_);
 }
 
 void RpcQueue::Enter() {

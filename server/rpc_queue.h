@@ -16,6 +16,7 @@
 #include <vector>
 
 #include "common/mutex.h"
+#include "server/answer_burst.h"
 
 namespace towline {
 
@@ -29,7 +30,7 @@ class RpcEvent {
   ~RpcEvent() = default;
 };
 
-// Threads: Post, Enter and Leave from any thread; the rest as stated.
+// Threads: Post, PostAnswer, Enter and Leave from any thread; the rest as stated.
 class RpcQueue {
  public:
   explicit RpcQueue(std::unique_ptr<grpc::ServerCompletionQueue> queue);
@@ -46,6 +47,9 @@ class RpcQueue {
 
   // Calls `fn` on the queue's thread soon, in the order of the posts. Only while a call lives (see Enter).
   void Post(std::function<void()> fn) TOWLINE_EXCLUDES(mutex_);
+
+  // The same with `answer`, which goes out with others that are ready.
+  void PostAnswer(PendingAnswer* answer) TOWLINE_EXCLUDES(mutex_);
 
   bool OnThread() const { return std::this_thread::get_id() == thread_id_.load(std::memory_order_relaxed); }
 
@@ -68,6 +72,7 @@ class RpcQueue {
   };
 
   void Run();
+  void RingLocked() TOWLINE_REQUIRES(mutex_);
   void RunPosted() TOWLINE_EXCLUDES(mutex_);
   void OnBell() TOWLINE_EXCLUDES(mutex_);
   bool FallAsleep() TOWLINE_EXCLUDES(mutex_);
@@ -76,6 +81,8 @@ class RpcQueue {
   const std::unique_ptr<grpc::ServerCompletionQueue> queue_;
   std::vector<std::function<void()>> end_of_round_;
   std::vector<std::function<void()>> running_;  // the thread's; kept for its memory
+  std::vector<PendingAnswer*> sending_;         // likewise
+  AnswerBurst burst_;                           // the thread's
   std::thread thread_;
   std::atomic<std::thread::id> thread_id_{};  // set by the thread itself
   bool stopped_ = false;                      // Stop only
@@ -84,6 +91,7 @@ class RpcQueue {
   CondVar left_cv_;
   uint64_t calls_ TOWLINE_GUARDED_BY(mutex_) = 0;
   std::vector<std::function<void()>> posted_ TOWLINE_GUARDED_BY(mutex_);
+  std::vector<PendingAnswer*> answers_ TOWLINE_GUARDED_BY(mutex_);
   bool asleep_ TOWLINE_GUARDED_BY(mutex_) = false;  // or about to be: Post must ring
   bool rung_ TOWLINE_GUARDED_BY(mutex_) = false;    // the bell's event is on its way
   Bell bell_{*this};

@@ -8,6 +8,7 @@
 
 #include "common/error.h"
 #include "common/names.h"
+#include "server/bookmark.h"
 #include "server/forecast_report.h"
 #include "server/run_on_pool.h"
 #include "server/status_report.h"
@@ -106,6 +107,7 @@ absl::Status SlotServiceImpl::Create(const v1::CreateSlotRequest& request, v1::C
   }
   const auto live = node_.Live();
   if (live == nullptr) return NoLog();
+  TOWLINE_RETURN_IF_ERROR(AwaitAnswered(node_));
   // The state, not the log, says what "now" is: a scan that follows must not be older than the slot.
   const Lsn applied = live->state().applied().lsn;
   const Lsn confirmed = request.has_confirmed_lsn() ? request.confirmed_lsn() : applied;

@@ -130,7 +130,7 @@ class WriteStreamCall::Job final : public WriteJob, public CommitWaiter {
     message_bytes_ = message_->ByteSizeLong();
   }
 
-  // Durable and applied here, or refused: what was written waits for its level.
+  // Durable here, or refused: what was written waits for its level.
   void OnDone(std::unique_ptr<WriteJob> self) override {
     std::unique_ptr<Job> job(static_cast<Job*>(self.release()));
     Lsn first = 0;

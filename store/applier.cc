@@ -115,10 +115,9 @@ void Applier::CollectLocked(std::vector<ApplyRecord>* records) {
   }
 }
 
-// Removes `count` applied records from the front of the queue; batches that are applied as a whole, empty ones behind
-// them included, go to *done.
+// Removes `count` applied records from the front of the queue; batches that are applied as a whole go to *done.
 void Applier::RemoveLocked(size_t count, std::vector<ApplyBatch>* done) {
-  while (!queue_.empty()) {
+  while (count != 0) {
     ApplyBatch& front = queue_.front();
     const size_t left = front.records.size() - front_applied_;
     if (left > count) {
@@ -175,19 +174,6 @@ void Applier::Fail(const absl::Status& status) {
   on_fatal_(status);
 }
 
-// Answers batches without records that nothing stands in front of. Returns whether there was one.
-bool Applier::FinishEmptyBatches() {
-  std::vector<ApplyBatch> done;
-  {
-    MutexLock lock(&mutex_);
-    RemoveLocked(0, &done);
-  }
-  for (const ApplyBatch& batch : done) {
-    if (batch.done) batch.done();
-  }
-  return !done.empty();
-}
-
 StepResult Applier::Step() {
   ServeSnapshots();
   std::function<void(Lsn)> listener;
@@ -198,7 +184,7 @@ StepResult Applier::Step() {
     if (!records_.empty()) listener = applied_listener_;
   }
   if (!records_.empty() && Paused()) return StepResult::WaitFor(kRetryMicros);
-  if (records_.empty()) return FinishEmptyBatches() ? StepResult::Again() : MaybeFlush();
+  if (records_.empty()) return MaybeFlush();
 
   const absl::Status status = store_.Apply(records_);
   if (absl::IsResourceExhausted(status)) return Retry(status);

@@ -47,8 +47,7 @@ class Applier {
           std::function<void(absl::Status)> on_fatal);
   ~Applier();
 
-  // Records must follow what was enqueued before, without a hole. A batch without records is done once everything
-  // before it is applied.
+  // Records, at least one, must follow what was enqueued before, without a hole.
   void Enqueue(ApplyBatch batch) TOWLINE_EXCLUDES(mutex_);
 
   // Calls `fn` from the loop after each store batch, with the last applied LSN. Set before the first Enqueue.
@@ -84,7 +83,6 @@ class Applier {
   StepResult Retry(const absl::Status& status);
   void Fail(const absl::Status& status) TOWLINE_EXCLUDES(mutex_);
   void ServeSnapshots() TOWLINE_EXCLUDES(mutex_);
-  bool FinishEmptyBatches() TOWLINE_EXCLUDES(mutex_);
   void CollectLocked(std::vector<ApplyRecord>* records) TOWLINE_REQUIRES(mutex_);
   void RemoveLocked(size_t count, std::vector<ApplyBatch>* done) TOWLINE_REQUIRES(mutex_);
 

@@ -8,7 +8,7 @@ import harness
 import towline_client  # the stubs are on the path once harness is imported
 from bootstrap_checks import SMALL_LOG, BootstrapTest
 from harness import SLOW
-from towline.v1 import change_pb2, kv_service_pb2, types_pb2
+from towline.v1 import admin_service_pb2, change_pb2, kv_service_pb2, types_pb2
 from workload import fill
 
 TIMEOUT = 40 * SLOW
@@ -54,6 +54,27 @@ class BookmarksTest(BootstrapTest):
         self.write(p1, b"late")
         reader.join(TIMEOUT)
         self.assertEqual(found, [b"1"])
+
+    def test_a_primary_shows_what_it_has_answered(self):
+        """A write is answered when it is durable; who reads waits until it is applied, and is not shown less."""
+        p1 = self.primary().start()
+        before = self.write(p1, b"before")
+        p1.stop()
+        p1.environment["TOWLINE_FAILPOINTS"] = "applier_pause"
+        p1.start()
+        self.assertGreater(self.write(p1, b"after").lsn, before.lsn)
+        kv = p1.client.kv
+        for call in [lambda: kv.Get(kv_service_pb2.GetRequest(key=b"before"), timeout=TIMEOUT),
+                     lambda: kv.BatchGet(kv_service_pb2.BatchGetRequest(keys=[b"before"]), timeout=TIMEOUT),
+                     lambda: kv.Scan(kv_service_pb2.ScanRequest(), timeout=TIMEOUT),
+                     lambda: p1.admin.GetDigest(admin_service_pb2.GetDigestRequest(), timeout=TIMEOUT)]:
+            error = self.assert_refused("behind", call)
+            self.assertIn("answered to LSN", error.message)
+        p1.kill9()
+        p1.environment.clear()
+        p1.start()
+        response = p1.client.kv.Get(kv_service_pb2.GetRequest(key=b"after"), timeout=TIMEOUT)
+        self.assertEqual(response.entry.value, b"1")
 
     def test_why_not(self):
         p1, r1 = self.cluster(replicas=1)

@@ -32,23 +32,21 @@ class HeldSink final : public GroupSink {
 
   wal::LogEnd End() override { return end_; }
 
-  absl::Status AppendAndApply(std::shared_ptr<wal::FrameGroup> group, std::function<void()> done) override {
-    if (group != nullptr && !next_error_.ok()) return std::exchange(next_error_, absl::OkStatus());
-    if (group != nullptr) {
-      EXPECT_EQ(group->before.lsn, end_.lsn);
-      end_ = group->after;
-      ++groups_;
-    }
-    pending_.push_back({std::move(group), std::move(done)});
+  absl::Status AppendAndApply(std::shared_ptr<wal::FrameGroup> group, std::function<void()> applied) override {
+    if (on_append_) on_append_();
+    if (!next_error_.ok()) return std::exchange(next_error_, absl::OkStatus());
+    EXPECT_EQ(group->before.lsn, end_.lsn);
+    end_ = group->after;
+    ++groups_;
+    pending_.push_back({std::move(group), std::move(applied)});
     if (!held_) Release();
     return absl::OkStatus();
   }
 
-  bool Stuck() override { return stuck_; }
-
+  // Calls `fn` while a group is not durable yet.
+  void OnAppend(std::function<void()> fn) { on_append_ = std::move(fn); }
   void Hold() { held_ = true; }
   // What is held will not be applied any more.
-  void GetStuck() { stuck_ = true; }
   void Drop() { pending_.clear(); }
   void FailNext(absl::Status error) { next_error_ = std::move(error); }
   void Release() {
@@ -56,18 +54,16 @@ class HeldSink final : public GroupSink {
     while (!pending_.empty()) ApplyOne();
   }
   void ApplyOne() {
-    const auto [group, done] = std::move(pending_.front());
+    const auto [group, applied] = std::move(pending_.front());
     pending_.pop_front();
-    if (group != nullptr) {
-      std::vector<ApplyRecord> records;
-      for (size_t i = 0; i < group->frames.size(); ++i) {
-        const auto frame = wal::DecodeShipped(group->shipped(i));
-        ASSERT_THAT(frame.status(), IsOk());
-        records.push_back({Position{frame->header.term, kTermId, frame->header.lsn, frame->chain()}, frame->payload});
-      }
-      ASSERT_THAT(state_.Apply(records), IsOk());
+    std::vector<ApplyRecord> records;
+    for (size_t i = 0; i < group->frames.size(); ++i) {
+      const auto frame = wal::DecodeShipped(group->shipped(i));
+      ASSERT_THAT(frame.status(), IsOk());
+      records.push_back({Position{frame->header.term, kTermId, frame->header.lsn, frame->chain()}, frame->payload});
     }
-    done();
+    ASSERT_THAT(state_.Apply(records), IsOk());
+    applied();
   }
   int groups() const { return groups_; }
 
@@ -75,9 +71,9 @@ class HeldSink final : public GroupSink {
   StateStore& state_;
   wal::LogEnd end_;
   bool held_ = false;
-  bool stuck_ = false;
   int groups_ = 0;
   absl::Status next_error_;
+  std::function<void()> on_append_;
   std::deque<std::pair<std::shared_ptr<wal::FrameGroup>, std::function<void()>>> pending_;
 };
 

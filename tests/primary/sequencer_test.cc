@@ -51,13 +51,30 @@ TEST_F(SequencerTest, RecordsGetConsecutiveLsnsOfTheTerm) {
   EXPECT_EQ(second.position.chain, sink_->End().chain);
 }
 
-TEST_F(SequencerTest, NothingIsAnsweredBeforeItIsApplied) {
+TEST_F(SequencerTest, NothingIsAnsweredBeforeItIsDurable) {
   sink_->Hold();
   const size_t put = Submit(Put("a", "1"));
+  bool looked = false;
+  sink_->OnAppend([&] {
+    looked = true;
+    EXPECT_FALSE(outcomes_[put].has_value());
+    EXPECT_EQ(sequencer_->answered_lsn(), 0u);
+  });
   executor_.RunUntilIdle();
-  EXPECT_FALSE(outcomes_[put].has_value());
-  sink_->Release();
+  EXPECT_TRUE(looked);
   EXPECT_THAT(outcomes_[put].value().status, IsOk());
+}
+
+TEST_F(SequencerTest, WhoReadsIsToldWhatWasAnsweredButIsNotApplied) {
+  sink_->Hold();
+  Write(Put("a", "1"));
+  EXPECT_EQ(sequencer_->answered_lsn(), 1u);
+  EXPECT_EQ(state_->applied().lsn, 0u);
+  sink_->Release();
+  EXPECT_EQ(state_->applied().lsn, sequencer_->answered_lsn());
+  // A refusal is in no log.
+  Write(IfExists(Put("a", "2"), "a", false));
+  EXPECT_EQ(sequencer_->answered_lsn(), 1u);
 }
 
 TEST_F(SequencerTest, AllThatIsQueuedGoesIntoOneGroup) {
@@ -81,16 +98,18 @@ TEST_F(SequencerTest, ABurstWaitsForItsKick) {
   EXPECT_THAT(outcomes_[9].value().status, IsOk());
 }
 
-TEST_F(SequencerTest, AStopDoesNotWaitForAStuckStore) {
+TEST_F(SequencerTest, AStopDoesNotWaitForTheStore) {
   sink_->Hold();
-  const size_t put = Submit(Put("a", "1"));
-  executor_.RunUntilIdle();
-  sink_->GetStuck();
+  Write(Put("a", "1"));
+  Write(Put("b", "1"));
   sequencer_->Stop();
-  EXPECT_FALSE(outcomes_[put].has_value());
+  sequencer_.reset();
+  // A store that finds space again applies what it has; one that is closed drops it.
+  sink_->ApplyOne();
   sink_->Drop();
-  EXPECT_THAT(outcomes_[put].value().status, ReasonIs("stopping"));
-  EXPECT_THAT(outcomes_[put].value().status.message(), ::testing::HasSubstr("at LSN 1"));
+  EXPECT_EQ(state_->applied().lsn, 1u);
+  sink_ = std::make_unique<test::HeldSink>(*state_);
+  MakeSequencer({});
 }
 
 TEST_F(SequencerTest, NothingIsAnsweredWhileItIsHeld) {
@@ -107,15 +126,13 @@ TEST_F(SequencerTest, NothingIsAnsweredWhileItIsHeld) {
 
 TEST_F(SequencerTest, WhatIsClosedSaysWhetherItIsInTheLog) {
   const absl::Status stale = MakeError(absl::StatusCode::kFailedPrecondition, "stale_primary", "term 4 is promised");
-  sink_->Hold();
+  sequencer_->Hold();
   const size_t logged = Submit(Put("a", "1"));
   executor_.RunUntilIdle();
   const size_t queued = Submit(Put("b", "2"));
   sequencer_->Close(stale);
   EXPECT_THAT(outcomes_[queued].value().status, ReasonIs("stale_primary"));
   EXPECT_EQ(GetErrorInfo(outcomes_[queued].value().status).metadata.at("outcome"), "not_logged");
-  EXPECT_FALSE(outcomes_[logged].has_value());
-  sink_->Release();
   const ErrorInfo info = GetErrorInfo(outcomes_[logged].value().status);
   EXPECT_EQ(info.reason, "stale_primary");
   EXPECT_EQ(info.metadata.at("outcome"), "unknown");
@@ -176,9 +193,7 @@ TEST_F(SequencerTest, ConditionsSeeRecordsThatAreNotAppliedYet) {
   const size_t version = Submit(IfModified(Put("a", "3"), "a", 1));
   const size_t stale = Submit(IfModified(Put("a", "4"), "a", 1));
   executor_.RunUntilIdle();
-  // A refusal depends on records that are not durable and applied yet, so it waits too.
-  EXPECT_FALSE(outcomes_[absent].has_value());
-  sink_->Release();
+  EXPECT_EQ(state_->applied().lsn, 0u);
   EXPECT_THAT(outcomes_[absent].value().status, ReasonIs("condition_failed"));
   EXPECT_EQ(outcomes_[version].value().position.lsn, 2u);
   EXPECT_THAT(outcomes_[stale].value().status, ReasonIs("condition_failed"));
@@ -217,12 +232,12 @@ TEST_F(SequencerTest, AFailedLogEndsEverything) {
   EXPECT_EQ(sink_->End().lsn, 0u);
 }
 
-TEST_F(SequencerTest, TheQueueIsBoundedUntilAnswersLeave) {
+TEST_F(SequencerTest, TheQueueIsBoundedUntilWritesAreApplied) {
   SequencerOptions options;
   options.queue_bytes_max = 4096;
   MakeSequencer(options);
   sink_->Hold();
-  Submit(Put("a", std::string(3000, 'x')));
+  const size_t first = Submit(Put("a", std::string(3000, 'x')));
   std::optional<WriteOutcome> never;
   std::unique_ptr<WriteJob> job = std::make_unique<TestJob>(Put("b", std::string(3000, 'x')), NowMs(), &never);
   EXPECT_THAT(sequencer_->Submit(&job), ReasonIs("queue_full"));
@@ -230,12 +245,36 @@ TEST_F(SequencerTest, TheQueueIsBoundedUntilAnswersLeave) {
   int notified = 0;
   sequencer_->NotifySpace([&] { ++notified; });
   executor_.RunUntilIdle();
+  EXPECT_THAT(outcomes_[first].value().status, IsOk());
+  EXPECT_THAT(sequencer_->Submit(&job), ReasonIs("queue_full"));
   EXPECT_EQ(notified, 0);
+  sequencer_->Hold();
   sink_->Release();
   EXPECT_EQ(notified, 1);
   EXPECT_THAT(sequencer_->Submit(&job), IsOk());
   executor_.RunUntilIdle();
+  EXPECT_FALSE(never.has_value());
+  // Applied, but not answered: still there.
+  std::optional<WriteOutcome> third;
+  job = std::make_unique<TestJob>(Put("c", std::string(3000, 'x')), NowMs(), &third);
+  EXPECT_THAT(sequencer_->Submit(&job), ReasonIs("queue_full"));
+  sequencer_->NotifySpace([&] { ++notified; });
+  sequencer_->Release();
   EXPECT_TRUE(never.has_value());
+  EXPECT_EQ(notified, 2);
+}
+
+TEST_F(SequencerTest, NobodyWaitsForTheSpaceOfAClosedQueue) {
+  sink_->Hold();
+  Write(Put("a", "1"));
+  int notified = 0;
+  sequencer_->NotifySpace([&] { ++notified; });
+  EXPECT_EQ(notified, 0);
+  sequencer_->Close(MakeError(absl::StatusCode::kFailedPrecondition, "stale_primary", "term 4 is promised"));
+  EXPECT_EQ(notified, 1);
+  sequencer_->NotifySpace([&] { ++notified; });
+  EXPECT_EQ(notified, 2);
+  EXPECT_EQ(sequencer_->answered_lsn(), 0u) << "what it answered may be given up";
 }
 
 TEST_F(SequencerTest, AnExpiredKeyDoesNotExistForConditions) {
@@ -257,6 +296,20 @@ TEST_F(SequencerTest, TheExpirerDeletesWhatIsDueAndNothingElse) {
   EXPECT_FALSE(state_->Get("due", 0)->has_value());
   EXPECT_TRUE(state_->Get("later", 0)->has_value());
   EXPECT_EQ(state_->Get("renewed", 0)->value().value, "2");
+}
+
+TEST_F(SequencerTest, TheExpirerAsksOnceForWhatIsOnItsWay) {
+  Write(Put("due", "1", NowMs() + 1000));
+  sink_->Hold();
+  Expirer expirer(*sequencer_, *state_, executor_, clock_, *NullLogger(), 500'000);
+  executor_.AdvanceTime(3'000'000);
+  EXPECT_EQ(expirer.deleted_total(), 1u);
+  EXPECT_EQ(sequencer_->stats().refused_total, 0u);
+  EXPECT_TRUE(state_->Get("due", 0)->has_value());
+  sink_->Release();
+  Write(Put("next", "1", NowMs() + 1000));
+  executor_.AdvanceTime(3'000'000);
+  EXPECT_EQ(expirer.deleted_total(), 2u);
 }
 
 // The plain model: decides records one after the other on a map.
@@ -364,7 +417,6 @@ TEST(WriteIntakeTest, ThePayloadIsTheEncodedChangeWithAbsoluteExpiry) {
   EXPECT_EQ(change.batch().request_id().sequence(), 9u);
   // The same bytes as protobuf itself would write.
   EXPECT_EQ(change.SerializeAsString(), record.payload);
-  EXPECT_EQ(record.effects[0].expire_at_ms, 1500u);
 }
 
 }  // namespace

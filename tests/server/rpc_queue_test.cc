@@ -27,10 +27,11 @@ using PingCall = UnaryCall<v1::PingRequest, v1::PingResponse>;
 class RpcQueueTest : public ::testing::Test {
  protected:
   void Start(
-      std::function<void(PingCall*)> handle, std::function<void()> at_end_of_round = [] {}) {
+      std::function<void(PingCall*)> handle, std::function<void()> at_end_of_round = [] {},
+      const std::string& host = "127.0.0.1") {
     int port = 0;
     grpc::ServerBuilder builder;
-    builder.AddListeningPort("127.0.0.1:0", grpc::InsecureServerCredentials(), &port);
+    builder.AddListeningPort(absl::StrCat(host, ":0"), grpc::InsecureServerCredentials(), &port);
     builder.RegisterService(&service_);
     queue_ = std::make_unique<RpcQueue>(builder.AddCompletionQueue());
     server_ = builder.BuildAndStart();
@@ -38,7 +39,7 @@ class RpcQueueTest : public ::testing::Test {
     ServeUnary(*queue_, &service_, &v1::AdminService::AsyncService::RequestPing, std::move(handle), 2);
     queue_->AtEndOfRound(std::move(at_end_of_round));
     queue_->Start();
-    const std::string address = absl::StrCat("127.0.0.1:", port);
+    const std::string address = absl::StrCat(host, ":", port);
     stub_ = v1::AdminService::NewStub(grpc::CreateChannel(address, grpc::InsecureChannelCredentials()));
   }
 
@@ -101,6 +102,24 @@ TEST_F(RpcQueueTest, EveryCallGetsItsOwnAnswerFromWhateverThread) {
   EXPECT_EQ(elsewhere, 8 * 25);
   EXPECT_GT(rounds, 0);
 }
+
+// What AnswerBurst takes for granted: how gRPC writes a peer's address, and that its sockets are this process's.
+class PeerAddressTest : public RpcQueueTest, public ::testing::WithParamInterface<std::string> {};
+
+TEST_P(PeerAddressTest, TheSocketOfACallIsFound) {
+  std::atomic<int> found{-1};
+  Start(
+      [&found](PingCall* call) {
+        found = SocketsByPeer().Find(call->context()->peer());
+        call->Finish(absl::OkStatus());
+      },
+      [] {}, GetParam());
+  std::string answer;
+  EXPECT_TRUE(Ping("x", &answer).ok());
+  EXPECT_GE(found, 0);
+}
+
+INSTANTIATE_TEST_SUITE_P(Hosts, PeerAddressTest, ::testing::Values("127.0.0.1", "[::1]"));
 
 TEST_F(RpcQueueTest, AnErrorReachesTheClient) {
   Start([](PingCall* call) {

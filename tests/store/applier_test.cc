@@ -114,23 +114,6 @@ TEST_F(ApplierTest, AppliesWhatWasEnqueuedAndTells) {
   EXPECT_FALSE(applier_->WaitApplied(6, 1));
 }
 
-// A write that logs nothing is answered in its turn: the sequencer sends an empty batch for it.
-TEST_F(ApplierTest, ABatchWithoutRecordsIsDoneInItsTurn) {
-  Start();
-  Enqueue(0);
-  executor_.RunUntilIdle();
-  EXPECT_THAT(done_, ElementsAre(0u));
-  Enqueue(3);
-  Enqueue(0);
-  Enqueue(0);
-  Enqueue(2);
-  Enqueue(0);
-  EXPECT_EQ(done_.size(), 1u);
-  executor_.RunUntilIdle();
-  EXPECT_THAT(done_, ElementsAre(0u, 3u, 3u, 3u, 5u, 5u));
-  EXPECT_THAT(fatal_, IsEmpty());
-}
-
 TEST_F(ApplierTest, LargeBatchesAreCut) {
   ApplierOptions options;
   options.batch_records_max = 4;
