@@ -246,7 +246,7 @@ TEST_F(SequencerTest, TheQueueIsBoundedUntilWritesAreApplied) {
   sequencer_->NotifySpace([&] { ++notified; });
   executor_.RunUntilIdle();
   EXPECT_THAT(outcomes_[first].value().status, IsOk());
-  EXPECT_THAT(sequencer_->Submit(&job), ReasonIs("queue_full"));
+  ASSERT_THAT(sequencer_->Submit(&job), ReasonIs("queue_full"));
   EXPECT_EQ(notified, 0);
   sequencer_->Hold();
   sink_->Release();
