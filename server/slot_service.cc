@@ -107,7 +107,7 @@ absl::Status SlotServiceImpl::Create(const v1::CreateSlotRequest& request, v1::C
   }
   const auto live = node_.Live();
   if (live == nullptr) return NoLog();
-  TOWLINE_RETURN_IF_ERROR(AwaitAnswered(node_));
+  if (!request.has_confirmed_lsn()) TOWLINE_RETURN_IF_ERROR(AwaitAnswered(node_));
   // The state, not the log, says what "now" is: a scan that follows must not be older than the slot.
   const Lsn applied = live->state().applied().lsn;
   const Lsn confirmed = request.has_confirmed_lsn() ? request.confirmed_lsn() : applied;
