@@ -3,13 +3,15 @@
 
   tests/bench/bootstrap_bench.py                      five rounds, 2,000,000 keys with values of 256 bytes
   tests/bench/bootstrap_bench.py --storm --load       then 8 Towline replicas at once; then with writers at work
+  tests/bench/bootstrap_bench.py --source disk        the files of the sources come from the disk
   tests/bench/bootstrap_bench.py --only towline --keys 100000
 
 A round measures every peer once, one after the other, from the moment at which an empty replica is told to follow until
 it serves the state and streams. The disk alone is a peer, too: one writer of as many bytes. Values are random text
-that does not compress. Everything runs on loopback, in a directory of its own that is removed at the end.
-Needs the release build (--bin), redis-server and postgresql (deploy/install_packages.sh --bench), and about 6 times the
-data in disk space, besides twice per replica of a storm.
+that does not compress. When a round begins the files of its source are in the page cache, as Redis has everything in
+memory; with --source disk they are not. Everything runs on loopback, in a directory of its own that is removed at the
+end. Needs the release build (--bin), redis-server and postgresql (deploy/install_packages.sh --bench), and about 6 times
+the data in disk space, besides twice per replica of a storm.
 """
 
 import argparse
@@ -28,6 +30,7 @@ import time
 
 SOURCE = pathlib.Path(__file__).resolve().parents[2]
 sys.path.insert(0, str(SOURCE / "tests/e2e"))
+import page_cache  # noqa: E402
 from disk_peer import Disk, DiskCopy  # noqa: E402
 from peers import Bench, Postgres, Redis, RedisWithoutCompression  # noqa: E402
 from processes import Ports, Processes  # noqa: E402
@@ -38,6 +41,7 @@ PEERS = {"disk": Disk, "redis": Redis, "postgres": Postgres, "towline": Towline}
 # Measured besides, with what was prepared for the first.
 SECOND = {"disk": lambda peer, bench: DiskCopy(bench), "redis": lambda peer, bench: RedisWithoutCompression(peer)}
 PORTS_BESIDES_STORM = 6
+SOURCES = {"cache": page_cache.fill, "disk": page_cache.drop, "any": lambda directory: None}
 
 
 class Data:
@@ -78,12 +82,14 @@ class Data:
 
 # --- Measuring ---
 
-def measure_rounds(peers, rounds):
-    """{peer: [result of each round]}"""
+def measure_rounds(peers, rounds, source):
+    """{peer: [result of each round]}; `source` says where the sources have their files."""
     results = {peer.name: [] for peer in peers}
     for number in range(rounds):
         for peer in peers:
             peer.settle()
+            for directory in peer.source_files():
+                SOURCES[source](directory)
             result = peer.bootstrap()
             results[peer.name].append(result)
             print(f"round {number + 1} of {rounds}: {peer.name:9} {result['seconds']:8.3f} s", flush=True)
@@ -193,6 +199,9 @@ def parse_arguments():
     parser.add_argument("--keys", type=int, default=2000000)
     parser.add_argument("--value-bytes", type=int, default=256, help="of each value (default 256)")
     parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--source", choices=SOURCES, default="cache",
+                        help="where the files of the sources are when a round begins: in the page cache (default), on "
+                             "the disk only, or wherever they happen to be")
     parser.add_argument("--only", metavar="PEERS", help="some of disk,redis,postgres,towline (default: all)")
     parser.add_argument("--storm", type=int, nargs="?", const=8, default=0, metavar="N",
                         help="then N empty Towline replicas at once (default 8)")
@@ -294,13 +303,14 @@ def prepare(bench, names):
 def run(arguments, names, directory, processes):
     data = Data(directory / "data.tsv", arguments.keys, arguments.value_bytes)
     print(f"{os.cpu_count()} processors, load {os.getloadavg()[0]:.1f}, {time.strftime('%Y-%m-%d %H:%M')}; "
-          f"{data.keys} keys, values of {data.value_bytes} bytes, {data.bytes / MB:.1f} MB", flush=True)
+          f"{data.keys} keys, values of {data.value_bytes} bytes, {data.bytes / MB:.1f} MB; files of the sources: "
+          f"{arguments.source}", flush=True)
     data.generate()
     peers = prepare(Bench(data, directory, arguments.ports, processes, arguments.bin.resolve(), arguments.smoke), names)
     report = {"processors": os.cpu_count(), "load_before": os.getloadavg()[0], "keys": data.keys,
-              "value_bytes": data.value_bytes, "data_bytes": data.bytes,
+              "value_bytes": data.value_bytes, "data_bytes": data.bytes, "source": arguments.source,
               "peers": {peer.name: {"version": peer.version, "measured": peer.what} for peer in peers}}
-    report["rounds"] = measure_rounds(peers, arguments.rounds)
+    report["rounds"] = measure_rounds(peers, arguments.rounds, arguments.source)
     summary = summarize(report["rounds"], data)
     report["summary"] = {peer: {what: {"unit": unit, **values} for what, (unit, values) in rows.items()}
                          for peer, rows in summary.items()}

@@ -55,6 +55,9 @@ class Disk:
     def settle(self):
         os.sync()
 
+    def source_files(self):
+        return []
+
     def _copy(self):
         start = time.monotonic()
         _write(self._directory / "disk-written", self._bytes)

@@ -1,9 +1,10 @@
 """Redis and PostgreSQL beside Towline in bootstrap_bench.py: primaries with the same data, replicas that begin empty.
 
 Each peer has
-  prepare()     starts a primary and loads the data into it
-  bootstrap()   an empty replica follows it until it serves; what that took, as a dict
-  settle()      returns when the primary is quiet
+  prepare()       starts a primary and loads the data into it
+  bootstrap()     an empty replica follows it until it serves; what that took, as a dict
+  settle()        returns when the primary is quiet
+  source_files()  the directories in which the primary has its files
 """
 
 import collections
@@ -118,6 +119,9 @@ class Redis:
     def settle(self):
         settle(self._primary.process)
 
+    def source_files(self):
+        return []
+
     def compress(self, word):
         """Whether it tries to compress values in a full sync: yes or no."""
         assert self._primary.call("CONFIG", "SET", "rdbcompression", word) == "OK"
@@ -209,6 +213,7 @@ class RedisWithoutCompression:
         self._redis = redis
         self.version = redis.version
         self.settle = redis.settle
+        self.source_files = redis.source_files
 
     def prepare(self):
         """It is the other one's primary."""
@@ -315,6 +320,9 @@ class Postgres:
 
     def settle(self):
         settle(self._primary)
+
+    def source_files(self):
+        return [self._bench.directory / "postgres-primary"]
 
     def bootstrap(self):
         port = self._bench.ports.take()

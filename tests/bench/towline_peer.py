@@ -113,6 +113,9 @@ class Towline:
     def settle(self):
         settle(self._primary.process)
 
+    def source_files(self):
+        return [self._primary.directory]
+
     def bootstrap(self):
         before = cpu_seconds(self._primary.process)
         sent = self._primary.metric("towline_snapshot_sent_bytes_total")
