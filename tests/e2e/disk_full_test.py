@@ -152,6 +152,40 @@ class DiskFullTest(NodeTest):
     def test_ext4(self):
         self.check("ext4")
 
+    def test_a_store_without_space_shows_no_less_than_was_answered(self):
+        """The log has space, the store has none: reads would not show what is durable and answered, so they wait."""
+        p1 = self.primary(options=OPTIONS).start()
+        fill(p1, 1000)
+        p1.stop()
+        # The store moves to a small file system of its own.
+        store = p1.data_dir / "gen/1/db"
+        mount_point = self.mount("tmpfs")
+        subprocess.run(["cp", "-a", f"{store}/.", mount_point], check=True)
+        subprocess.run(["mount", "--bind", mount_point, store], check=True)
+        self.addCleanup(self.unmount, store)
+        p1.start()
+        filler = self.fill_disk(mount_point, leave=2 << 20)
+        written = self.write_until_refused(p1)
+        kv = p1.client
+        for read in [lambda: kv.get(written[-1]), lambda: kv.get(b"fill/00000000"), lambda: list(kv.scan(b"fill/"))]:
+            with self.assertRaises(towline_client.TowlineError) as refused:
+                read()
+            self.assertEqual(refused.exception.reason, "disk_full", refused.exception)
+            self.assertIn("the store finds no space", str(refused.exception))
+        p1.wait(lambda status: status["state_reason"] == "disk_full", "it says why")
+        filler.unlink()
+
+        def readable():
+            try:
+                return kv.get(written[-1])
+            except towline_client.TowlineError:
+                return None
+
+        wait_until(readable, "reads resume after space has returned")
+        for key in written:
+            self.assertEqual(kv.get(key), b"v" * 4000)
+        self.assertEqual(len(list(kv.scan(b"fill/"))), 1000)
+
     def test_snapshot_files_and_new_directories_that_do_not_fit(self):
         mount_point = self.mount("tmpfs")
         p1 = self.primary().start()
