@@ -77,6 +77,7 @@ class BasicReplicationTest(NodeTest):
     def test_messages_reach_the_change_stream_of_any_node(self):
         self.p1.client.write(towline.put(b"state", b"1"))
         lsn = self.p1.client.write(towline.message(b"orders", b"\x00paid"))
+        self.r1.wait_applied(lsn)
         for node in (self.p1, self.r1):
             follower = node.client.follow(f"reader-{node.node_id}", after_lsn=lsn - 1)
             record = next(iter(follower))

@@ -138,10 +138,11 @@ class BootstrapServingTest(BootstrapTest):
             other = self.primary(data_dir=source, options=SMALL_LOG)
             other.grpc_port, other.http_port = p1.grpc_port, p1.http_port
             other.launch().wait_answers()
-            r1.launch().wait_answers()
+            r1.launch().wait(lambda status: status["state"] != "starting", "it has started")
             self.request(r1)
-            status = r1.wait(lambda status: status["upstream"]["state"] == "refused", f"{source.name}: refused")
-            self.assertEqual((status["state"], status["state_reason"]), ("halted", reason))
+            status = r1.wait(lambda status: status["upstream"]["state"] == "refused" and status["state"] == "halted",
+                             f"{source.name}: refused")
+            self.assertEqual(status["state_reason"], reason)
             self.assertEqual(r1.digest().digest, before, source.name)
             self.assertEqual(len(self.generations(r1)), 1)
             self.assertEqual(self.finished(r1), [])
@@ -155,12 +156,13 @@ class BootstrapServingTest(BootstrapTest):
         p1 = self.primary(options=SMALL_LOG).start()
         r1 = self.replica("r1", p1, options=SMALL_LOG).start()
         fill(p1, 5000)
+        self.wait_members(p1, 2)
         lsn = self.wait_caught_up(p1, r1)
         r1.stop()
         relay = Relay(p1.endpoint, cut_down_after=MIB // 2)  # of each connection: less than what a commit takes
         self.addCleanup(relay.close)
         r1.upstream = relay.endpoint
-        r1.launch().wait_answers()
+        r1.launch().wait(lambda status: status["state"] != "starting", "it has started")
         self.request(r1)
         status = r1.wait(lambda status: status["state"] == "halted", "it gives up", 60)
         self.assertNotEqual(status["state_reason"], "")

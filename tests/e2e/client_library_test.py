@@ -97,7 +97,7 @@ class ClientLibraryTest(NodeTest):
         ends = []
         bench = threading.Thread(target=lambda: ends.append(harness.towctl(
             "--endpoint", f"{p1.endpoint},{r1.endpoint}", "bench", "--library", "--mode", mode, "--in-flight", "8",
-            "--warmup", "100ms", "--seconds", f"{int(4 * SLOW)}s", "--no-ceiling", "-o", "json", check=False,
+            "--warmup", "100ms", "--seconds", f"{int(8 * SLOW)}s", "--no-ceiling", "-o", "json", check=False,
             timeout=120.0)))
         bench.start()
         written = p1.status()["wal"]["durable_lsn"] + 100

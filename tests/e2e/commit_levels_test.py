@@ -81,7 +81,7 @@ class CommitLevelsTest(NodeTest):
 
     def test_timeouts(self):
         p1, r1, r2 = self.synced_cluster(primary_options={"durability.replicas": "2", "durability.timeout": "300ms"})
-        write(p1, b"warm")
+        write(p1, b"warm", level(2))
         r2.pause()
         error = self.assert_refused("replication_timeout", "durable_here", write, p1, b"k", level(2, timeout=0.3))
         self.assertEqual(error.code, grpc.StatusCode.DEADLINE_EXCEEDED)
@@ -111,7 +111,7 @@ class CommitLevelsTest(NodeTest):
         r2.resume()
         p1.wait(lambda status: not status["commit"]["degraded"], "the episode ends")
         p1.wait(lambda status: status["commit"]["exposed_bytes"] == 0, "nothing is exposed")
-        self.assertTrue(write(p1, b"k3").achieved.reached)
+        self.assertTrue(write(p1, b"k3", level(2)).achieved.reached)
         log = p1.log()
         self.assertEqual((log.count("commit_degraded"), log.count("commit_restored")), (1, 1))
 
@@ -163,6 +163,7 @@ class CommitLevelsTest(NodeTest):
         guarded = p1.towctl("member", "remove", "r2", check=False)
         self.assertIn("min_replicas_unreachable", guarded.stderr)
         # Lowered, it holds once those who could promote one of them without it know of it.
+        wait_until(lambda: p1.metrics()["towline_commit_pending_members_records"] == 0, "r1 knows of the last change")
         r1.pause()
         p1.towctl("member", "min-replicas", "0")
         self.assert_refused("below_min_replicas", "not_logged", write, p1, b"k", level(0))

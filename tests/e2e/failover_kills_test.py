@@ -153,7 +153,7 @@ class FailoverKillsTest(FailoverTest):
 
     def is_dying(self, victim):
         with contextlib.suppress(subprocess.TimeoutExpired):
-            victim.process.wait(0.05)
+            victim.process.wait(0.5)
             return True
         return False
 

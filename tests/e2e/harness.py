@@ -151,8 +151,10 @@ class Node:
         return self
 
     def pause(self):
+        """Returns when no thread of it runs any more."""
         self.paused = True
         self._signal(signal.SIGSTOP)
+        os.waitid(os.P_PID, self.process.pid, os.WSTOPPED | os.WEXITED | os.WNOWAIT)
 
     def resume(self):
         self._signal(signal.SIGCONT)
@@ -333,7 +335,12 @@ class NodeTest(unittest.TestCase):
         nodes = [self.replica(f"r{i + 1}", primary, options=replica_options).launch() for i in range(replicas)]
         for node in nodes:
             node.wait_state("streaming")
+        self.wait_members(primary, replicas + 1)
         return [primary, *nodes]
+
+    def wait_members(self, primary, count):
+        """Behind the records that take new replicas into the members a primary writes nothing by itself."""
+        primary.wait(lambda status: len(status["members"]) == count, f"{count} members")
 
     def wait_caught_up(self, primary, *replicas, timeout=60.0):
         """Waits until the replicas have applied what is durable on the primary now; returns that LSN."""

@@ -20,6 +20,7 @@ class KillReplicaTest(NodeTest):
                 writer.wait_acked(100)
                 victim.kill9()
                 writer.wait_acked(self.random.randrange(1, 2000))
+                p1.wait_slot(victim.node_id, lambda slot: slot["state"] == "inactive", "the old session is over")
                 victim.start()
                 p1.wait(lambda status: status["resync"]["partial_total"] == before + 1, "the partial resync is counted")
             writer.stop()

@@ -40,9 +40,9 @@ class LagTest(NodeTest):
         return status["replicas"][0]["state"]
 
     def wait_no_lag(self, timeout=30.0):
-        """Once r1 is a member: the record that says so is the last that the primary writes by itself."""
-        return self.p1.wait(lambda status: len(status["members"]) == 2 and status["replicas"] and no_lag(status) and
-                            self.state(status) == "streaming", "no lag in any stage", timeout)
+        self.wait_members(self.p1, 2)
+        return self.p1.wait(lambda status: status["replicas"] and no_lag(status) and self.state(status) == "streaming",
+                            "no lag in any stage", timeout)
 
     def metrics(self):
         """{(name, stage): value} of the lag of r1."""

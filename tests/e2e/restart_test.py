@@ -21,6 +21,7 @@ class RestartTest(NodeTest):
                 writer.wait_acked(100)
                 r1.stop() if run % 2 == 0 else r1.kill9()
                 writer.wait_acked(self.random.randrange(1, 1000))
+                p1.wait_slot("r1", lambda slot: slot["state"] == "inactive", "the old session is over")
                 r1.start()
                 p1.wait(lambda status: status["resync"]["partial_total"] == run + 2, "the partial resync is counted")
             writer.stop()

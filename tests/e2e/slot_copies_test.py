@@ -63,6 +63,7 @@ class SlotCopiesTest(NodeTest):
             self.wait_copy(self.r1, "r2", confirmed_lsn=away)
         self.p1.resume()
         self.r1.wait_state("streaming")
+        self.p1.wait_state("writable")  # after so long a pause it asks its members first
         end = self.write_much("b/")
         self.assertLessEqual(self.r1.status()["wal"]["first_lsn"], begin + 1)
         with PullStream(self.r1, consumer_start("probe", lsn=begin, temporary=True, credit_bytes=64 << 20,

@@ -320,7 +320,7 @@ class SnapshotToolsTest(NodeTest):
     # --- bootstrap ---
 
     def test_bootstrap_is_watched_to_its_end(self):
-        p1, r1 = self.cluster(replicas=1, primary_options={"bootstrap.rate_limit": "8MiB"})
+        p1, r1 = self.cluster(replicas=1, primary_options={"bootstrap.rate_limit": "5MiB"})
         fill(p1, 2000, value_bytes=10_000)
         self.wait_caught_up(p1, r1)
         p1.wait(lambda status: [m["node_id"] for m in status["members"]] == ["p1", "r1"], "the members are known")

@@ -62,6 +62,7 @@ class StoppedTest(NodeTest):
             for run in range(3):
                 before = p1.status()["resync"]["partial_total"]
                 r1.kill9() if run % 2 == 0 else r1.stop()
+                p1.wait_slot("r1", lambda slot: slot["state"] == "inactive", "the old session is over")
                 r1.start()
                 p1.wait(lambda status: status["resync"]["partial_total"] == before + 1, "a partial resync")
                 target = log_bytes(p1) + LIMIT // 2

@@ -108,7 +108,8 @@ class WalDamageTest(NodeTest):
 
         # Sealed segments are not read at the start. The scrub finds it without anybody asking for the record.
         p1.start()
-        status = p1.wait(lambda status: status["wal"]["damaged"], "the scrub reports the damage")
+        status = p1.wait(lambda status: status["wal"]["damaged"] and status["state_reason"],
+                         "the scrub reports the damage")
         (damage,) = status["wal"]["damaged"]
         self.assertEqual((damage["first_lsn"], damage["file"], damage["offset"], damage["readable"]),
                          (300, hurt["file"], hurt["offset"], False))
