@@ -97,7 +97,7 @@ class BootstrapKillsTest(BootstrapTest):
         r1 = self.replica("r1", p1, options=self.options()).launch()
         with StreamWriter(p1, value_bytes=200, pace_seconds=0.02) as writer:
             for number in range(2 * kills):
-                share = (number + self.random.uniform(0.3, 0.9)) / (2 * kills)
+                share = (number + self.random.uniform(0.3, 1)) / (2 * kills)
                 self.assertIsNotNone(self.wait_taken(r1, share * records * 980), "every kill hits the load")
                 self.kill(totals, p1, r1, "primary" if number % 2 else "replica")
             r1.wait_state("streaming", timeout=60)

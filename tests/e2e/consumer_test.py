@@ -127,8 +127,9 @@ class ConsumerTest(NodeTest):
         def start_again():
             try:
                 return p1.client.follow("slow", after_lsn=first_lsn() - 1)
-            except towline_client.TowlineError:
-                return None  # removed meanwhile
+            except towline_client.TowlineError as error:
+                self.assertIn(error.reason, ("wal_removed", "retained_bytes"))  # meanwhile
+                return None
 
         follower = wait_until(start_again, "the consumer starts again")
         self.assertGreaterEqual(next(iter(follower)).lsn, first)

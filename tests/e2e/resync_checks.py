@@ -160,7 +160,8 @@ class PlannerTest(NodeTest):
             status = node.status()
             seen.append(status["wal"]["first_lsn"])
             # What the store has not flushed yet will be removed later.
-            return status["store"]["persisted_lsn"] >= status["wal"]["durable_lsn"] and seen[-1] > 400 and seen[-8:] == [seen[-1]] * 8
+            flushed = status["store"]["persisted_lsn"] >= status["wal"]["durable_lsn"]
+            return flushed and seen[-1] > 400 and seen[-8:] == [seen[-1]] * 8
 
         wait_until(settled, "the log is pruned", interval=0.05, describe=lambda: seen[-8:])
         return seen[-1]
