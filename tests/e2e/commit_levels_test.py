@@ -94,7 +94,8 @@ class CommitLevelsTest(NodeTest):
         p1, r1, r2 = self.synced_cluster(primary_options={"durability.replicas": "2", "durability.timeout": "300ms"})
         self.write_at_default_level(p1, b"warm")
         r2.pause()
-        error = self.assert_refused("replication_timeout", "durable_here", write, p1, b"k", level(2, timeout=0.3))
+        # Long enough for the answer of the other one, on a slow disk too.
+        error = self.assert_refused("replication_timeout", "durable_here", write, p1, b"k", level(2, timeout=2.0))
         self.assertEqual(error.code, grpc.StatusCode.DEADLINE_EXCEEDED)
         lsn = int(error.metadata["lsn"])
         self.assertEqual(p1.client.get(b"k"), b"v" * 100)  # it has taken effect here
@@ -104,7 +105,7 @@ class CommitLevelsTest(NodeTest):
         self.assert_refused("replication_timeout", "durable_here", write, p1, b"default")
         self.assertTrue(write(p1, b"k", level(1)).achieved.reached)
 
-        accepted = write(p1, b"k2", level(2, timeout=0.3, on_timeout=ACCEPT))
+        accepted = write(p1, b"k2", level(2, timeout=2.0, on_timeout=ACCEPT))
         self.assertFalse(accepted.achieved.reached)
         self.assertEqual(accepted.achieved.replicas_flushed, 1)
         self.assertLess(accepted.committed_lsn, accepted.position.lsn)
