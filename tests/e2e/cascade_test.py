@@ -104,7 +104,7 @@ class CascadeTest(NodeTest):
         for node in ring:
             node.wait_state("streaming")
         for node in ring:
-            node.wait(lambda status: len(status["members"]) == 3, "members")
+            self.wait_members(node, 3)
         for node in ring:
             node.stop()
         for node, upstream in zip(ring, ring[::-1]):

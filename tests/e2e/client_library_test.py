@@ -93,7 +93,6 @@ class ClientLibraryTest(NodeTest):
 
     def check_bench_over_a_switchover(self, mode):
         p1, r1 = self.cluster(replicas=1)
-        p1.wait(lambda status: len(status["members"]) == 2, "members")
         ends = []
         bench = threading.Thread(target=lambda: ends.append(harness.towctl(
             "--endpoint", f"{p1.endpoint},{r1.endpoint}", "bench", "--library", "--mode", mode, "--in-flight", "8",

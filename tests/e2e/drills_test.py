@@ -169,7 +169,6 @@ class DrillsTest(NodeTest):
 
     def test_guards_of_a_named_cluster(self):
         p1, r1, _ = nodes = self.cluster(replicas=2)
-        p1.wait(lambda status: len(status["members"]) == 3, "members")
         cluster_id = p1.status()["cluster_id"]
 
         def refused(reason, scenario, *arguments):

@@ -20,11 +20,11 @@ class FailoverTest(NodeTest):
         nodes = [first, *(self.replica(f"n{i + 1}", first, options=OPTIONS).launch() for i in range(1, count))]
         for node in nodes[1:]:
             node.wait_state("streaming")
-        first.wait(lambda status: len(status["members"]) == count, "members")
+        self.wait_members(first, count)
         first.client.create_slot("c1")
         for node in nodes[1:]:
             node.wait_slot("c1", lambda slot: slot["origin"] == "n1", "a copy")
-            node.wait(lambda status: len(status["members"]) == count, "members")
+            self.wait_members(node, count)
         # Who comes back can rewind. With a snapshot from another replica it would be no member before a primary names
         # it again, and could not stand in for a primary that is dead.
         for node in nodes:

@@ -338,9 +338,9 @@ class NodeTest(unittest.TestCase):
         self.wait_members(primary, replicas + 1)
         return [primary, *nodes]
 
-    def wait_members(self, primary, count):
+    def wait_members(self, node, count):
         """Behind the records that take new replicas into the members a primary writes nothing by itself."""
-        primary.wait(lambda status: len(status["members"]) == count, f"{count} members")
+        node.wait(lambda status: len(status["members"]) == count, f"{count} members")
 
     def wait_caught_up(self, primary, *replicas, timeout=60.0):
         """Waits until the replicas have applied what is durable on the primary now; returns that LSN."""

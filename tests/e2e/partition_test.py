@@ -68,7 +68,7 @@ class PartitionTest(NodeTest):
         for node in others:
             node.wait_state("streaming")
         for node in (n1, *others):
-            node.wait(lambda status: len(status["members"]) == 3, "members")
+            self.wait_members(node, 3)
         return (n1, *others)
 
     def run_shape(self, cut):

@@ -228,7 +228,6 @@ class ReplicaRowsTest(PlannerTest):
 
     def test_rows(self):
         p1, r1 = self.cluster(replicas=1, primary_options=OPTIONS, replica_options=OPTIONS)
-        p1.wait(lambda status: len(status["members"]) == 2, "the last record that it makes by itself")
         fill(p1, 300)
         self.wait_caught_up(p1, r1)
         self.learn(r1)
