@@ -3,12 +3,13 @@
 // Goal     One line of history whatever happens, nothing lost that replicas had confirmed, everybody ends with the same
 //          log and state.
 // Method   SimCluster: nodes with threads, disks that lose what was not synced. At every call on any disk during a
-// change
-//          of primary the disks are copied as a power loss would leave them, and a new cluster is started from them.
+//          change of primary the disks are copied as a power loss would leave them, and a new cluster is started from
+//          them.
 
 #include "server/failover.h"
 
 #include <future>
+#include <optional>
 #include <string>
 #include <vector>
 
@@ -36,6 +37,13 @@ class FailoverTest : public ::testing::Test {
     ASSERT_TRUE(SimCluster::Await([&] { return cluster_.node("p1").View().members.members.size() == 3; }));
     for (int i = 0; i < kKeys; ++i) ASSERT_THAT(cluster_.Put("p1", absl::StrCat("key-", i), "1"), IsOk());
     ASSERT_EQ(cluster_.AwaitConvergence("p1"), "");
+    // The primary learns from acks that they have come to the end.
+    ASSERT_TRUE(SimCluster::Await([&] { return Streams("r1") && Streams("r2"); }));
+  }
+
+  bool Streams(const std::string& replica) {
+    const std::optional<PeerStatus> peer = cluster_.node("p1").FindPeer(replica);
+    return peer.has_value() && peer->state == "streaming";
   }
 
   absl::Status Promote(const std::string& node_id, bool force = false) {
