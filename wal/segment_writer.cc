@@ -17,7 +17,7 @@ namespace {
 constexpr size_t kSamples = 1024;
 // Writes end at a page boundary where they can, so that the kernel never has to read a page of a recycled file first.
 constexpr uint64_t kPageBytes = 4096;
-constexpr uint64_t kFirstSegmentBytes = 4 << 20;
+constexpr uint64_t kSmallSegmentBytes = 4 << 20;
 
 uint64_t RoundUp(uint64_t value, uint64_t unit) { return (value + unit - 1) / unit * unit; }
 
@@ -145,9 +145,10 @@ absl::Status SegmentWriter::WriteFooter() {
 absl::StatusOr<SegmentWriter::Successor> SegmentWriter::MakeSuccessor(uint64_t frame_bytes) {
   // A group that does not fit a segment gets a larger one.
   const uint64_t needed = RoundUp(kFramesStart + frame_bytes + kSectorSize, kPageBytes);
-  // The first one of a log, for which no spare can be there, is small: whoever opens the log waits until it is filled.
-  const bool first = file_ == nullptr && spares_.ready() == 0;
-  const uint64_t size = first ? std::min(spares_.segment_bytes(), kFirstSegmentBytes) : spares_.segment_bytes();
+  // Who has no spare waits until the file is filled, and others wait for the disk: a small one, and behind it there
+  // will be a spare. The first one of a log never has one.
+  const bool small = spares_.ready() == 0 && (file_ == nullptr || spares_.makes_spares());
+  const uint64_t size = small ? std::min(spares_.segment_bytes(), kSmallSegmentBytes) : spares_.segment_bytes();
   TOWLINE_ASSIGN_OR_RETURN(Successor successor, OpenBlank(std::max(size, needed)));
   successor.header.cluster_id = options_.cluster_id;
   successor.header.generation = options_.generation;

@@ -1,5 +1,6 @@
 // Segment files made ahead of use, filled with zeros (or with what a removed segment held), and the loop that makes
-// them. Overwriting such a file costs half of what appending to a growing one costs. Internal to wal.
+// them. Overwriting such a file costs half of what appending to a growing one costs. They are filled past the page
+// cache. Internal to wal.
 
 #ifndef TOWLINE_WAL_SPARE_POOL_H_
 #define TOWLINE_WAL_SPARE_POOL_H_
@@ -26,6 +27,7 @@ class SparePool {
   SparePool(FileSystem& fs, std::string directory, uint64_t segment_bytes, int wanted, Logger& logger);
 
   uint64_t segment_bytes() const { return segment_bytes_; }
+  bool makes_spares() const { return wanted_ != 0; }
 
   // Numbers above `number` are free for new files.
   void ReserveNumbers(uint64_t number) TOWLINE_EXCLUDES(mutex_);

@@ -29,20 +29,6 @@ double Micros(const timeval& time) {
 }
 
 // A descriptor for reading, closed at the end.
-class Descriptor {
- public:
-  explicit Descriptor(const std::string& path) : fd_(open(path.c_str(), O_RDONLY | O_CLOEXEC)) {}
-  ~Descriptor() {
-    if (fd_ >= 0) close(fd_);
-  }
-  Descriptor(const Descriptor&) = delete;
-  Descriptor& operator=(const Descriptor&) = delete;
-  int get() const { return fd_; }
-
- private:
-  const int fd_;
-};
-
 class TimedFile : public File {
  public:
   TimedFile(std::unique_ptr<File> base, std::thread::id owner, const std::atomic<bool>& enabled, CallTimes* times)
@@ -73,6 +59,7 @@ class TimedFile : public File {
   absl::Status Truncate(uint64_t size) override { return base_->Truncate(size); }
   absl::Status Lock() override { return base_->Lock(); }
   void DropCache() override { base_->DropCache(); }
+  void WriteDirectly() override { base_->WriteDirectly(); }
 
  private:
   bool Counts() const { return enabled_.load(std::memory_order_relaxed) && std::this_thread::get_id() == owner_; }
@@ -92,32 +79,6 @@ ThreadUsage Usage() {
   rusage usage;
   getrusage(RUSAGE_THREAD, &usage);
   return {Micros(usage.ru_utime), Micros(usage.ru_stime)};
-}
-
-absl::Status DropPages(const std::string& path) {
-  const Descriptor file(path);
-  if (file.get() < 0) return FileError(errno, "open", path);
-  if (fdatasync(file.get()) != 0) return FileError(errno, "fdatasync", path);
-  const int error = posix_fadvise(file.get(), 0, 0, POSIX_FADV_DONTNEED);
-  return error == 0 ? absl::OkStatus() : FileError(error, "posix_fadvise", path);
-}
-
-absl::StatusOr<uint64_t> ResidentBytes(const std::string& path) {
-  const Descriptor file(path);
-  struct stat info;
-  if (file.get() < 0 || fstat(file.get(), &info) != 0) return FileError(errno, "open", path);
-  const size_t size = static_cast<size_t>(info.st_size);
-  if (size == 0) return uint64_t{0};
-  void* const map = mmap(nullptr, size, PROT_READ, MAP_SHARED, file.get(), 0);
-  if (map == MAP_FAILED) return FileError(errno, "mmap", path);
-  const size_t page = static_cast<size_t>(sysconf(_SC_PAGESIZE));
-  std::vector<unsigned char> pages((size + page - 1) / page);
-  const int failed = mincore(map, size, pages.data());
-  munmap(map, size);
-  if (failed != 0) return FileError(errno, "mincore", path);
-  uint64_t resident = 0;
-  for (const unsigned char state : pages) resident += (state & 1) * page;
-  return resident;
 }
 
 absl::StatusOr<uint64_t> DiskReadBytes() {

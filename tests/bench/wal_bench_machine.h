@@ -28,11 +28,6 @@ struct ThreadUsage {
 // Of this thread since its start. The kernel splits by clock ticks: good for stretches of a second, no less.
 ThreadUsage Usage();
 
-// Makes the file durable and takes it out of the page cache.
-absl::Status DropPages(const std::string& path);
-// Of the file, in the page cache.
-absl::StatusOr<uint64_t> ResidentBytes(const std::string& path);
-
 // Bytes that this process has made the disk read.
 absl::StatusOr<uint64_t> DiskReadBytes();
 // Memory of this process, after the allocator gave back what it could.

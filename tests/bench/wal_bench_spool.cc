@@ -14,6 +14,7 @@
 #include "common/logger.h"
 #include "common/rng.h"
 #include "tests/bench/wal_bench_machine.h"
+#include "tests/support/page_cache.h"
 #include "wal/segment_format.h"
 
 namespace towline::bench {
@@ -126,8 +127,8 @@ absl::StatusOr<uint64_t> BenchSpool::DropCache() const {
   TOWLINE_ASSIGN_OR_RETURN(const std::vector<std::string> files, Files());
   uint64_t stayed = 0;
   for (const std::string& path : files) {
-    TOWLINE_RETURN_IF_ERROR(DropPages(path));
-    TOWLINE_ASSIGN_OR_RETURN(const uint64_t resident, ResidentBytes(path));
+    TOWLINE_RETURN_IF_ERROR(test::DropPages(path));
+    TOWLINE_ASSIGN_OR_RETURN(const uint64_t resident, test::ResidentBytes(path));
     stayed += resident;
   }
   return stayed;

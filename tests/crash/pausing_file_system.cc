@@ -28,6 +28,7 @@ class PausingFileSystem::PausingFile : public File {
   }
   absl::Status Lock() override { return base_->Lock(); }
   void DropCache() override { base_->DropCache(); }
+  void WriteDirectly() override { base_->WriteDirectly(); }
 
  private:
   PausingFileSystem& fs_;

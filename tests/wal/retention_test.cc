@@ -1,7 +1,9 @@
 // What the spool removes, keeps, recycles and makes ahead.
 //
-// Method   SimFileSystem, SimExecutor and FakeClock, one thread. Records of 9000 bytes: seven fill a segment.
+// Method   SimFileSystem, SimExecutor and FakeClock, one thread; the page cache is the machine's. Records of 9000
+//          bytes: seven fill a segment.
 
+#include <memory>
 #include <string>
 #include <utility>
 #include <vector>
@@ -11,16 +13,21 @@
 #include "common/error.h"
 #include "gmock/gmock.h"
 #include "gtest/gtest.h"
+#include "tests/support/page_cache.h"
 #include "tests/support/status_matchers.h"
+#include "tests/support/temp_dir.h"
 #include "tests/wal/known_log.h"
+#include "wal/segment_format.h"
 
 namespace towline::wal::test {
 namespace {
 
+using ::testing::ElementsAre;
 using ::testing::IsEmpty;
 using ::towline::test::IsOk;
 using ::towline::test::IsOkAndHolds;
 using ::towline::test::ReasonIs;
+using ::towline::test::ResidentBytes;
 using ::towline::test::StatusIs;
 
 // Prune without keep_bytes; the saved LSN goes to *saved if it is not nullptr.
@@ -31,8 +38,8 @@ absl::StatusOr<Lsn> Prune(Spool& spool, Lsn first_needed, Lsn* saved = nullptr, 
   });
 }
 
-std::vector<std::string> Names(SimFileSystem& fs, const std::string& part) {
-  const absl::StatusOr<std::vector<std::string>> all = fs.List(kDirectory);
+std::vector<std::string> Names(FileSystem& fs, const std::string& part, const std::string& directory = kDirectory) {
+  const absl::StatusOr<std::vector<std::string>> all = fs.List(directory);
   EXPECT_THAT(all, IsOk());
   std::vector<std::string> names;
   for (const std::string& name : *all) {
@@ -41,7 +48,27 @@ std::vector<std::string> Names(SimFileSystem& fs, const std::string& part) {
   return names;
 }
 
-class RetentionTest : public OpenSpoolTest {};
+bool GoesPastThePageCache(FileSystem& fs, const std::string& path) {
+  const absl::StatusOr<std::unique_ptr<File>> file = fs.Open(path, OpenMode::kCreate);
+  EXPECT_THAT(file, IsOk());
+  (*file)->WriteDirectly();
+  EXPECT_THAT((*file)->WriteAt(0, std::string(kDirectAlignment, 'x')), IsOk());
+  EXPECT_THAT((*file)->SyncData(), IsOk());
+  const absl::StatusOr<uint64_t> resident = ResidentBytes(path);
+  EXPECT_THAT(resident, IsOk());
+  return *resident == 0;
+}
+
+class RetentionTest : public OpenSpoolTest {
+ protected:
+  std::vector<uint64_t> SegmentSizes() {
+    std::vector<uint64_t> sizes;
+    for (const std::string& name : Names(fs_, "0")) {
+      if (ParseFileName(name).kind == FileKind::kSegment) sizes.push_back(fs_.Contents("wal/" + name).size());
+    }
+    return sizes;
+  }
+};
 
 // --- Retention ---
 
@@ -152,6 +179,44 @@ TEST_F(RetentionTest, ACursorThatHasReadNothingYetTellsThatItsRecordIsGone) {
 }
 
 // --- Spares ---
+
+// Filling a whole one while an append waits would hold up the disk's other users, too.
+TEST_F(RetentionTest, ASegmentForWhichNoSpareIsReadyIsSmall) {
+  constexpr uint64_t kMiB = 1 << 20;
+  SpoolOptions options = WithSpares(1);
+  options.segment_bytes = 10 * kMiB;
+  Open(options);
+  const auto append = [this](int records) {
+    for (int i = 0; i < records; ++i) ASSERT_THAT(node_.Append({kMiB - 1000}), IsOk());
+  };
+  append(10);  // four, four, and two in the next one; the loop did not run
+  EXPECT_THAT(SegmentSizes(), ElementsAre(4 * kMiB, 4 * kMiB, 4 * kMiB));
+  node_.executor.AdvanceTime(10000000);
+  append(13);  // two, ten, one
+  EXPECT_THAT(SegmentSizes(), ElementsAre(4 * kMiB, 4 * kMiB, 4 * kMiB, 10 * kMiB, 4 * kMiB));
+  // Without spares every roll would wait as often as that, so they are as large as was asked for.
+  options.spare_segments = 0;
+  Open(options);
+  append(14);
+  EXPECT_EQ(SegmentSizes().back(), 10 * kMiB);
+}
+
+// Their zeros are read by nobody: in the page cache they would only take the place of what is.
+TEST_F(RetentionTest, SparesAreFilledPastThePageCache) {
+  const ::towline::test::TempDir temp;
+  FileSystem& fs = *PosixFileSystem();
+  if (!GoesPastThePageCache(fs, temp.Join("probe"))) GTEST_SKIP() << temp.path() << " is on a file system without that";
+  Node node(fs, temp.Join("wal"), temp.Join("quarantine"));
+  ASSERT_THAT(fs.CreateDirectory(node.directory), IsOk());
+  ASSERT_THAT(node.Open(WithSpares(1), Inputs()), IsOk());
+  ASSERT_THAT(node.Append({100}), IsOk());
+  node.executor.AdvanceTime(1000000);
+  const std::vector<std::string> spares = Names(fs, "spare", node.directory);
+  ASSERT_EQ(spares.size(), 1u);
+  const std::string path = JoinPath(node.directory, spares[0]);
+  EXPECT_THAT(ResidentBytes(path), IsOkAndHolds(0u));
+  EXPECT_THAT(ReadFile(fs, path), IsOkAndHolds(std::string(SmallOptions().segment_bytes, '\0')));
+}
 
 TEST_F(RetentionTest, SparesAreMadeAheadAndUsed) {
   Open(WithSpares(2));
