@@ -18,9 +18,9 @@ constexpr uint32_t kInUseRetryMs = 1000;
 
 // From so much growth of the log on others give way to writers. Less is not worth a slower re-bootstrap.
 constexpr double kBusyBytesPerSecond = 1 << 20;
-// What a replica behind a snapshot is sent, as a multiple of what is written: catching up takes half as long as the
-// snapshot did.
-constexpr double kCatchUpMultiple = 3;
+// What a replica behind a snapshot is sent, as a multiple of what is written: catching up takes as long as the snapshot
+// did.
+constexpr double kCatchUpMultiple = 2;
 // But at least this part of the limit of snapshots.
 constexpr double kCatchUpLeast = 0.25;
 
