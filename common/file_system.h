@@ -20,6 +20,14 @@ namespace towline {
 
 inline constexpr size_t kDirectAlignment = 4096;
 
+enum class DirectWrites {
+  // WriteAt returns when all is written; `data` must lie on a multiple of kDirectAlignment to go past the cache.
+  kAtOnce,
+  // Behind the caller: `data` of WriteAt is copied, and an error of it may come with a later call. It is final then,
+  // and nothing behind it is written.
+  kBehind,
+};
+
 // An open file; closed by the destructor. Position-less.
 // Threads: calls on one file may overlap, as pread and pwrite do.
 class File {
@@ -46,11 +54,10 @@ class File {
   // disk. A hint.
   virtual void DropCache() = 0;
 
-  // From now on writes go past what the kernel caches, as far as offset and size are multiples of kDirectAlignment, and
-  // behind the caller: `data` of WriteAt is copied, and an error of it may come with a later call. It is final then, and
-  // nothing behind it is written. For large files that are filled from the beginning to the end, and that must not push
-  // out what is read. Before other calls may overlap; afterwards there may be one at a time.
-  virtual void WriteDirectly() {}
+  // From now on writes go past what the kernel caches, as far as offset and size are multiples of kDirectAlignment. For
+  // large files that are filled from the beginning to the end, and that must not push out what is read. Before other
+  // calls may overlap; afterwards there may be one at a time.
+  virtual void WriteDirectly(DirectWrites /*how*/) {}
 };
 
 enum class OpenMode {

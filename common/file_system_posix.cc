@@ -78,9 +78,10 @@ class PosixFile : public File {
     return Checked("flock", [&] { return ::flock(fd_, LOCK_EX | LOCK_NB); });
   }
 
-  void WriteDirectly() override {
+  void WriteDirectly(DirectWrites how) override {
     if (behind_ != nullptr) return;
-    direct_fd_ = ::open(path_.c_str(), O_WRONLY | O_DIRECT | O_CLOEXEC);
+    if (direct_fd_ < 0) direct_fd_ = ::open(path_.c_str(), O_WRONLY | O_DIRECT | O_CLOEXEC);
+    if (how == DirectWrites::kAtOnce) return;
     behind_ = std::make_unique<WriteBehind>(
         [this](uint64_t offset, absl::string_view data) { return WriteNow(offset, data); });
   }

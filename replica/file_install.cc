@@ -192,7 +192,7 @@ absl::Status FileInstall::OpenPart(const Named& file) {
   // What a write that failed, or a crash, left behind what is known.
   TOWLINE_RETURN_IF_ERROR(opened->Truncate(held.bytes));
   // The old state is served meanwhile, from what the kernel has cached of it.
-  opened->WriteDirectly();
+  opened->WriteDirectly(DirectWrites::kBehind);
   open_ = std::move(opened);
   return absl::OkStatus();
 }

@@ -1,6 +1,7 @@
 #include "wal/spare_pool.h"
 
 #include <algorithm>
+#include <new>
 #include <utility>
 
 #include "common/error.h"
@@ -20,9 +21,12 @@ constexpr int64_t kRetryMicros = 1000000;
 // Of removed segments more are kept than are filled: the next ones are taken before the next are removed.
 constexpr size_t kRecycledMore = 2;
 
+// Files are filled past the page cache: there the zeros would take room and time, and the log overwrites whole pages,
+// so it needs none of them.
 absl::string_view Zeros(uint64_t size) {
-  static const std::string* const zeros = new std::string(kFillBytes, '\0');
-  return absl::string_view(*zeros).substr(0, static_cast<size_t>(std::min(size, kFillBytes)));
+  // Written by whoever asks first: of memory that was never written the kernel would send one page again and again.
+  static const char* const zeros = new (std::align_val_t{kDirectAlignment}) char[kFillBytes]();
+  return {zeros, static_cast<size_t>(std::min(size, kFillBytes))};
 }
 
 }  // namespace
@@ -75,6 +79,7 @@ bool SparePool::TakesRecycled(size_t more) const {
 absl::StatusOr<std::string> SparePool::CreateFilled(uint64_t size) {
   std::string path = JoinPath(directory_, TmpFileName(NextNumber()));
   TOWLINE_ASSIGN_OR_RETURN(std::unique_ptr<File> file, fs_.Open(path, OpenMode::kCreate));
+  file->WriteDirectly(DirectWrites::kAtOnce);
   for (uint64_t filled = 0; filled < size;) {
     const absl::string_view piece = Zeros(size - filled);
     const absl::Status written = file->WriteAt(filled, piece);
@@ -103,8 +108,7 @@ absl::Status SparePool::FillPiece() {
     Filling filling;
     filling.path = JoinPath(directory_, TmpFileName(NextNumber()));
     TOWLINE_ASSIGN_OR_RETURN(filling.file, fs_.Open(filling.path, OpenMode::kCreate));
-    // In the page cache the zeros would take room and time, and the log overwrites whole pages: it needs none of them.
-    filling.file->WriteDirectly();
+    filling.file->WriteDirectly(DirectWrites::kAtOnce);
     filling_ = std::move(filling);
   }
   const absl::string_view piece = Zeros(segment_bytes_ - filling_->filled);

@@ -59,7 +59,7 @@ class TimedFile : public File {
   absl::Status Truncate(uint64_t size) override { return base_->Truncate(size); }
   absl::Status Lock() override { return base_->Lock(); }
   void DropCache() override { base_->DropCache(); }
-  void WriteDirectly() override { base_->WriteDirectly(); }
+  void WriteDirectly(DirectWrites how) override { base_->WriteDirectly(how); }
 
  private:
   bool Counts() const { return enabled_.load(std::memory_order_relaxed) && std::this_thread::get_id() == owner_; }

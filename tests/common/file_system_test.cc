@@ -91,8 +91,7 @@ TEST_P(FileSystemTest, DirectWritesMayHaveAnyPlaceAndSize) {
     char bytes[5 * kDirectAlignment];
   };
   const auto buffer = std::make_unique<Aligned>();
-  const auto file = Open("f", OpenMode::kCreate);
-  file->WriteDirectly();
+  std::unique_ptr<File> file;
   std::string expected;
   char fill = 'a';
   // Whole blocks; blocks and a rest; not aligned in the file; not aligned in memory; over what is there.
@@ -102,16 +101,22 @@ TEST_P(FileSystemTest, DirectWritesMayHaveAnyPlaceAndSize) {
     if (expected.size() < offset + size) expected.resize(offset + size);
     expected.replace(offset, size, std::string(size, fill++));
   };
-  write(0, 2 * kDirectAlignment, 0);
-  write(2 * kDirectAlignment, 2 * kDirectAlignment + 77, 0);
-  write(4 * kDirectAlignment + 77, 3 * kDirectAlignment, 0);
-  write(8 * kDirectAlignment, 3 * kDirectAlignment, 1);
-  write(kDirectAlignment, 3 * kDirectAlignment, 0);
-  write(20, 30, 0);
-  write(12 * kDirectAlignment, kDirectAlignment, 0);
-  EXPECT_THAT(file->SyncData(), IsOk());
-  EXPECT_TRUE(*Read("f") == expected);
-  EXPECT_THAT(file->Size(), IsOkAndHolds(13 * kDirectAlignment));
+  for (const DirectWrites how : {DirectWrites::kAtOnce, DirectWrites::kBehind}) {
+    file = Open("f", OpenMode::kCreateOrOpen);
+    EXPECT_THAT(file->Truncate(0), IsOk());
+    expected.clear();
+    file->WriteDirectly(how);
+    write(0, 2 * kDirectAlignment, 0);
+    write(2 * kDirectAlignment, 2 * kDirectAlignment + 77, 0);
+    write(4 * kDirectAlignment + 77, 3 * kDirectAlignment, 0);
+    write(8 * kDirectAlignment, 3 * kDirectAlignment, 1);
+    write(kDirectAlignment, 3 * kDirectAlignment, 0);
+    write(20, 30, 0);
+    write(12 * kDirectAlignment, kDirectAlignment, 0);
+    EXPECT_THAT(file->SyncData(), IsOk());
+    EXPECT_TRUE(*Read("f") == expected);
+    EXPECT_THAT(file->Size(), IsOkAndHolds(13 * kDirectAlignment));
+  }
 }
 
 TEST_P(FileSystemTest, ReadsStopAtTheEnd) {

@@ -130,7 +130,7 @@ TEST(WriteBehindTest, AFileToldSoReportsAFullDiskWithALaterCall) {
   const auto opened = fs.Open("/dev/full", OpenMode::kReadWrite);
   ASSERT_THAT(opened, IsOk());
   File& file = **opened;
-  file.WriteDirectly();
+  file.WriteDirectly(DirectWrites::kBehind);
   EXPECT_THAT(file.WriteAt(0, "x"), IsOk());
   EXPECT_THAT(file.SyncData(), StatusIs(absl::StatusCode::kResourceExhausted));
   EXPECT_THAT(file.WriteAt(1, "x"), StatusIs(absl::StatusCode::kResourceExhausted));

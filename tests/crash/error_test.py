@@ -24,6 +24,8 @@ NOTHING, FULL, POISON, NOT_OPENED, UNREADABLE = "nothing", "full", "poison", "no
 
 def consequence(call, first_open):
     """What has to follow when this call fails. `first_open`: there is no log yet."""
+    if call.touches(r"O_DIRECT\b"):
+        return NOTHING  # what cannot be written past the page cache is written through it
     reserves = call.error == "ENOSPC" and (call.name in RENAMES or call.touches(NEW_SEGMENT))
     if call.phase == "append":
         if call.name in ("unlink", "unlinkat"):

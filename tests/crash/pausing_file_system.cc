@@ -28,7 +28,10 @@ class PausingFileSystem::PausingFile : public File {
   }
   absl::Status Lock() override { return base_->Lock(); }
   void DropCache() override { base_->DropCache(); }
-  void WriteDirectly() override { base_->WriteDirectly(); }
+  // Not behind the caller: calls of another thread come in no order that could be counted.
+  void WriteDirectly(DirectWrites how) override {
+    if (how == DirectWrites::kAtOnce) base_->WriteDirectly(how);
+  }
 
  private:
   PausingFileSystem& fs_;

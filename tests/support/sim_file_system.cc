@@ -87,7 +87,7 @@ class SimFile : public File {
   }
 
   void DropCache() override {}
-  void WriteDirectly() override { behind_ = true; }
+  void WriteDirectly(DirectWrites how) override { behind_ = behind_ || how == DirectWrites::kBehind; }
 
  private:
   absl::Status CheckUsable() TOWLINE_REQUIRES(fs_.mutex_) {
@@ -138,7 +138,7 @@ class SimFile : public File {
   const int64_t epoch_;
   const bool writable_;
   const std::string path_;
-  bool behind_ = false;  // since WriteDirectly
+  bool behind_ = false;  // as WriteDirectly said
   absl::Status late_;    // of a write behind the caller
 };
 

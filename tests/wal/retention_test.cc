@@ -51,7 +51,7 @@ std::vector<std::string> Names(FileSystem& fs, const std::string& part, const st
 bool GoesPastThePageCache(FileSystem& fs, const std::string& path) {
   const absl::StatusOr<std::unique_ptr<File>> file = fs.Open(path, OpenMode::kCreate);
   EXPECT_THAT(file, IsOk());
-  (*file)->WriteDirectly();
+  (*file)->WriteDirectly(DirectWrites::kBehind);  // which aligns what it writes
   EXPECT_THAT((*file)->WriteAt(0, std::string(kDirectAlignment, 'x')), IsOk());
   EXPECT_THAT((*file)->SyncData(), IsOk());
   const absl::StatusOr<uint64_t> resident = ResidentBytes(path);
