@@ -2,6 +2,7 @@
 
 option(TOWLINE_CORE_ONLY "Build only the core: no gRPC, no RocksDB, no server, client and ctl" OFF)
 option(TOWLINE_BUILD_TESTS "Build the tests" ON)
+option(TOWLINE_STATIC_LIBRARIES "Link gRPC, Protobuf, Abseil and RocksDB into towlined and towctl" OFF)
 option(TOWLINE_CCACHE "Compile through ccache when it is installed" ON)
 option(TOWLINE_PRECOMPILE "Precompile what most files include; without it a missing include is found" ON)
 option(TOWLINE_THREAD_SAFETY "Check lock annotations (Clang only)" OFF)
