@@ -37,11 +37,11 @@ class TimedFile : public File {
   absl::StatusOr<size_t> ReadAt(uint64_t offset, size_t size, char* buffer) override {
     return base_->ReadAt(offset, size, buffer);
   }
-  absl::Status WriteAt(uint64_t offset, absl::string_view data) override {
-    if (!Counts()) return base_->WriteAt(offset, data);
+  absl::Status WritePieces(uint64_t offset, absl::Span<const absl::string_view> pieces) override {
+    if (!Counts()) return base_->WritePieces(offset, pieces);
     const int64_t wall = NowNanos();
     const int64_t cpu = ThreadNanos();
-    absl::Status status = base_->WriteAt(offset, data);
+    absl::Status status = base_->WritePieces(offset, pieces);
     times_.write_cpu += ThreadNanos() - cpu;
     times_.write_wall += NowNanos() - wall;
     return status;
