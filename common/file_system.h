@@ -15,6 +15,7 @@
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
 #include "absl/strings/string_view.h"
+#include "absl/types/span.h"
 
 namespace towline {
 
@@ -38,7 +39,9 @@ class File {
   virtual absl::StatusOr<size_t> ReadAt(uint64_t offset, size_t size, char* buffer) = 0;
 
   // Writes all of `data` at `offset`, growing the file when needed. After an error any part may have been written.
-  virtual absl::Status WriteAt(uint64_t offset, absl::string_view data) = 0;
+  absl::Status WriteAt(uint64_t offset, absl::string_view data) { return WritePieces(offset, {&data, 1}); }
+  // The same for what stands in several places, one after the other.
+  virtual absl::Status WritePieces(uint64_t offset, absl::Span<const absl::string_view> pieces) = 0;
 
   // Makes content and size durable (fdatasync). Never retry a failed sync: the kernel may have dropped the pages.
   virtual absl::Status SyncData() = 0;

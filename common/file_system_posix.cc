@@ -53,8 +53,13 @@ class PosixFile : public File {
     return done;
   }
 
-  absl::Status WriteAt(uint64_t offset, absl::string_view data) override {
-    return behind_ != nullptr ? behind_->Add(offset, data) : WriteNow(offset, data);
+  absl::Status WritePieces(uint64_t offset, absl::Span<const absl::string_view> pieces) override {
+    if (behind_ != nullptr) return behind_->Add(offset, pieces);
+    for (const absl::string_view piece : pieces) {
+      TOWLINE_RETURN_IF_ERROR(WriteNow(offset, piece));
+      offset += piece.size();
+    }
+    return absl::OkStatus();
   }
 
   absl::Status SyncData() override {

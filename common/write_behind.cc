@@ -1,10 +1,10 @@
 #include "common/write_behind.h"
 
-#include <algorithm>
 #include <cstring>
 #include <utility>
 
 #include "common/check.h"
+#include "common/error.h"
 
 namespace towline {
 namespace {
@@ -19,29 +19,40 @@ WriteBehind::WriteBehind(Write write)
 
 WriteBehind::~WriteBehind() { pool_->Stop(); }
 
-absl::Status WriteBehind::Add(uint64_t offset, absl::string_view data) {
-  while (!data.empty()) {
-    std::unique_ptr<Block> block;
-    {
-      MutexLock lock(&mutex_);
-      while (status_.ok() && free_.empty() && blocks_ == kBlocksMax) written_.Wait(&mutex_);
-      if (!status_.ok()) return status_;
-      if (!free_.empty()) {
-        block = std::move(free_.back());
-        free_.pop_back();
-      } else {
-        ++blocks_;
-      }
+absl::StatusOr<std::unique_ptr<WriteBehind::Block>> WriteBehind::TakeBlock() {
+  {
+    MutexLock lock(&mutex_);
+    while (status_.ok() && free_.empty() && blocks_ == kBlocksMax) written_.Wait(&mutex_);
+    if (!status_.ok()) return status_;
+    if (!free_.empty()) {
+      std::unique_ptr<Block> block = std::move(free_.back());
+      free_.pop_back();
+      return block;
     }
-    if (block == nullptr) block.reset(new Block);  // not zeroed
-    const size_t size = std::min(data.size(), kPieceBytes);
-    std::memcpy(block->bytes, data.data(), size);
+    ++blocks_;
+  }
+  return std::unique_ptr<Block>(new Block);  // not zeroed
+}
+
+absl::Status WriteBehind::Add(uint64_t offset, absl::Span<const absl::string_view> pieces) {
+  size_t taken = 0;  // of the first piece
+  while (!pieces.empty()) {
+    TOWLINE_ASSIGN_OR_RETURN(std::unique_ptr<Block> block, TakeBlock());
+    size_t size = 0;
+    while (!pieces.empty() && size < kPieceBytes) {
+      const absl::string_view part = pieces[0].substr(taken, kPieceBytes - size);
+      std::memcpy(block->bytes + size, part.data(), part.size());
+      size += part.size();
+      taken += part.size();
+      if (taken < pieces[0].size()) continue;
+      pieces.remove_prefix(1);
+      taken = 0;
+    }
     // std::function copies what it holds.
-    const bool taken = pool_->Submit(
+    const bool submitted = pool_->Submit(
         [this, raw = block.release(), offset, size] { WriteOne(std::unique_ptr<Block>(raw), offset, size); });
-    TOWLINE_CHECK(taken);
+    TOWLINE_CHECK(submitted);
     offset += size;
-    data.remove_prefix(size);
   }
   return absl::OkStatus();
 }

@@ -13,7 +13,9 @@
 #include <vector>
 
 #include "absl/status/status.h"
+#include "absl/status/statusor.h"
 #include "absl/strings/string_view.h"
+#include "absl/types/span.h"
 
 #include "common/file_system.h"
 #include "common/mutex.h"
@@ -36,9 +38,9 @@ class WriteBehind {
   WriteBehind(const WriteBehind&) = delete;
   WriteBehind& operator=(const WriteBehind&) = delete;
 
-  // Copies `data`; waits as long as too much is on its way. Errors: the first of `write`, which is also the last call
-  // of it: nothing is written behind what is missing.
-  absl::Status Add(uint64_t offset, absl::string_view data);
+  // Copies `pieces`, which belong one behind the other; waits as long as too much is on its way. Errors: the first of
+  // `write`, which is also the last call of it: nothing is written behind what is missing.
+  absl::Status Add(uint64_t offset, absl::Span<const absl::string_view> pieces);
 
   // Waits until all is written. Errors: as of Add.
   absl::Status Drain();
@@ -48,6 +50,8 @@ class WriteBehind {
     char bytes[kPieceBytes];
   };
 
+  // Waits for one that is free. Errors: as of Add.
+  absl::StatusOr<std::unique_ptr<Block>> TakeBlock();
   void WriteOne(std::unique_ptr<Block> block, uint64_t offset, size_t size);
 
   const Write write_;

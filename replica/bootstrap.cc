@@ -40,13 +40,14 @@ Bootstrap::Bootstrap(ReplicaHost& host, const ReplicaOptions& options, SnapshotS
       last_message_micros_(host.environment().clock.MonotonicMicros()) {}
 
 StageResult Bootstrap::Step() {
-  ReadResult read = stream_.Read(&message_, kReadTimeoutMicros);
+  ReadResult read = stream_.Read(&message_, &data_, kReadTimeoutMicros);
   const int64_t now = host_.environment().clock.MonotonicMicros();
   for (int messages = 1; read == ReadResult::kMessage; ++messages) {
     last_message_micros_ = now;
-    StageResult taken = Take(message_);
+    StageResult taken = Take(message_, data_);
+    data_.Clear();  // what arrives next needs memory, too
     if (taken.kind != StageResult::Kind::kGoOn || messages >= kMessagesMax) return taken;
-    read = stream_.Read(&message_, 0);
+    read = stream_.Read(&message_, &data_, 0);
   }
   if (read == ReadResult::kClosed) {
     const absl::Status status = stream_.Finish();
@@ -62,14 +63,14 @@ StageResult Bootstrap::Step() {
   return StageResult::GoOn();
 }
 
-StageResult Bootstrap::Take(v1::FetchSnapshotResponse& message) {
+StageResult Bootstrap::Take(v1::FetchSnapshotResponse& message, const absl::Cord& data) {
   if (phase_ == Phase::kHeader && message.has_header()) return TakeHeader(message.header());
   if (phase_ == Phase::kChunks && message.has_chunk()) {
     absl::Status taken = TakeChunk(*message.mutable_chunk());
     return taken.ok() ? StageResult::GoOn() : Failed(std::move(taken));
   }
   if (phase_ == Phase::kChunks && message.has_file_chunk()) {
-    absl::Status taken = TakeFileChunk(message.file_chunk());
+    absl::Status taken = TakeFileChunk(message.file_chunk(), data);
     return taken.ok() ? StageResult::GoOn() : Failed(std::move(taken));
   }
   if (phase_ != Phase::kChunks || !message.has_end()) {
@@ -239,12 +240,12 @@ absl::Status Bootstrap::TakeChunk(v1::SnapshotChunk& chunk) {
   return (*staged_)->AddChunk(encoded);
 }
 
-absl::Status Bootstrap::TakeFileChunk(const v1::SnapshotFileChunk& chunk) {
+absl::Status Bootstrap::TakeFileChunk(const v1::SnapshotFileChunk& chunk, const absl::Cord& data) {
   if (chunk.snapshot_id() != snapshot_id_ || (*staged_)->form() != SnapshotForm::kFiles) {
     return (*staged_)->Refuse(BadSnapshot(
         absl::StrCat("a piece of a file is of snapshot ", chunk.snapshot_id(), ", the stream of ", snapshot_id_)));
   }
-  return (*staged_)->AddFileChunk(chunk);
+  return (*staged_)->AddFileChunk(chunk, data);
 }
 
 StageResult Bootstrap::Failed(absl::Status status) const {

@@ -8,6 +8,7 @@
 #include <string>
 
 #include "absl/status/status.h"
+#include "absl/strings/cord.h"
 
 #include "replica/replica_controller.h"
 #include "replica/stage_result.h"
@@ -37,7 +38,7 @@ class Bootstrap {
  private:
   enum class Phase { kHeader, kChunks, kOver };
 
-  StageResult Take(v1::FetchSnapshotResponse& message);
+  StageResult Take(v1::FetchSnapshotResponse& message, const absl::Cord& data);
   StageResult TakeHeader(const v1::SnapshotHeader& header);
   absl::Status ReadHeader(const v1::SnapshotHeader& header, InstallRecord* record) const;
   absl::Status CheckGoesOn(uint64_t sequence, const InstallRecord& record);
@@ -46,7 +47,7 @@ class Bootstrap {
   // `freed`: bytes that will be given up for it.
   absl::Status CheckSpace(uint64_t estimated_bytes, uint64_t factor, uint64_t freed) const;
   absl::Status TakeChunk(v1::SnapshotChunk& chunk);
-  absl::Status TakeFileChunk(const v1::SnapshotFileChunk& chunk);
+  absl::Status TakeFileChunk(const v1::SnapshotFileChunk& chunk, const absl::Cord& data);
   absl::Status BeginOrGoOn(const v1::SnapshotHeader& header, InstallRecord record, bool* goes_on);
   StageResult Failed(absl::Status status) const;
 
@@ -61,6 +62,7 @@ class Bootstrap {
   bool restarted_ = false;
   uint64_t given_up_bytes_ = 0;
   v1::FetchSnapshotResponse message_;
+  absl::Cord data_;  // of message_
   int64_t last_message_micros_;
 };
 

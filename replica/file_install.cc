@@ -197,30 +197,30 @@ absl::Status FileInstall::OpenPart(const Named& file) {
   return absl::OkStatus();
 }
 
-absl::Status FileInstall::CheckNext(const v1::SnapshotFileChunk& chunk) const {
+absl::Status FileInstall::CheckNext(const v1::SnapshotFileChunk& chunk, const absl::Cord& data) const {
   if (next_ == files_.size()) return Bad("a piece of a file arrived behind the last one");
   const Named& file = files_[next_];
   const auto found = held_.find(file.name);
   const uint64_t bytes = found == held_.end() ? 0 : found->second.bytes;
-  const std::string& data = chunk.data();
   if (chunk.file() != next_ || chunk.offset() != bytes || data.size() > file.size - bytes ||
       (data.empty() && bytes < file.size)) {
     return Bad(absl::StrCat("a piece of ", data.size(), " bytes is of file ", chunk.file(), " from byte ",
                             chunk.offset(), ", expected is file ", next_, " (", file.name, ", ", file.size,
                             " bytes) from byte ", bytes));
   }
-  const uint32_t crc = Crc32cExtend(found == held_.end() ? 0 : found->second.crc32c, data);
+  uint32_t crc = found == held_.end() ? 0 : found->second.crc32c;
+  for (const absl::string_view part : data.Chunks()) crc = Crc32cExtend(crc, part);
   if (crc == chunk.crc32c()) return absl::OkStatus();
   return Bad(absl::StrCat("a piece of file ", file.name, " from byte ", bytes, " has a wrong checksum"));
 }
 
-absl::Status FileInstall::Add(const v1::SnapshotFileChunk& chunk) {
-  TOWLINE_RETURN_IF_ERROR(CheckNext(chunk));
+absl::Status FileInstall::Add(const v1::SnapshotFileChunk& chunk, const absl::Cord& data) {
+  TOWLINE_RETURN_IF_ERROR(CheckNext(chunk, data));
   const Named& file = files_[next_];
   TOWLINE_RETURN_IF_ERROR(OpenPart(file));
   Held& held = held_[file.name];
-  const std::string& data = chunk.data();
-  if (absl::Status written = open_->WriteAt(held.bytes, data); !written.ok()) {
+  const std::vector<absl::string_view> parts(data.chunk_begin(), data.chunk_end());
+  if (absl::Status written = open_->WritePieces(held.bytes, parts); !written.ok()) {
     Recount(file.name);
     return written;
   }

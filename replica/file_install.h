@@ -16,6 +16,7 @@
 #include <vector>
 
 #include "absl/status/status.h"
+#include "absl/strings/cord.h"
 #include "absl/strings/string_view.h"
 
 #include "common/file_system.h"
@@ -42,9 +43,10 @@ class FileInstall {
   // removed. DATA_LOSS, reason bad_snapshot: it makes no sense.
   absl::Status Begin(const v1::SnapshotHeader& header);
 
+  // `data` is the piece; `chunk`, whose own data is not looked at, says which one.
   // DATA_LOSS, reason bad_snapshot: not the next piece, or damaged; nothing of it was taken. RESOURCE_EXHAUSTED, reason
   // disk_full: this piece or one before it does not fit; what is in its file is held.
-  absl::Status Add(const v1::SnapshotFileChunk& chunk);
+  absl::Status Add(const v1::SnapshotFileChunk& chunk, const absl::Cord& data);
 
   // All files that the header named are whole. They get their names in `store_directory`, which is made anew, durably.
   // DATA_LOSS, reason bad_snapshot: one is missing.
@@ -78,7 +80,7 @@ class FileInstall {
   absl::Status CheckHeader(const v1::SnapshotHeader& header) const;
   absl::Status Drop(const std::string& name);
   absl::Status OpenPart(const Named& file);
-  absl::Status CheckNext(const v1::SnapshotFileChunk& chunk) const;
+  absl::Status CheckNext(const v1::SnapshotFileChunk& chunk, const absl::Cord& data) const;
   void Recount(const std::string& name);
   absl::Status Sync(const Named& file);
   absl::Status MakeWhole(const Named& file);

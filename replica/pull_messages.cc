@@ -79,6 +79,14 @@ absl::StatusOr<slots::SlotCopies> SlotCopiesFromProto(const v1::SlotCopies& copi
   return out;
 }
 
+void TakeFileData(v1::FetchSnapshotResponse* message, absl::Cord* data) {
+  data->Clear();
+  if (!message->has_file_chunk()) return;
+  std::string& bytes = *message->mutable_file_chunk()->mutable_data();
+  *data = absl::Cord(std::move(bytes));
+  bytes.clear();
+}
+
 v1::PullStart MakePullStart(const Control& control, Generation* live, const ReplicaOptions& options) {
   v1::PullStart start;
   start.set_protocol_version(kProtocolVersion);

@@ -4,6 +4,7 @@
 #define TOWLINE_REPLICA_PULL_MESSAGES_H_
 
 #include "absl/status/statusor.h"
+#include "absl/strings/cord.h"
 #include "google/protobuf/repeated_field.h"
 
 #include "common/control.h"
@@ -26,6 +27,9 @@ void PositionToProto(const ClusterId& cluster_id, const Position& position, v1::
 // INVALID_ARGUMENT, reason malformed, unless names are names and rise, kinds are known, generations are set, and there
 // are no more slots than a table can hold. The term is left 0.
 absl::StatusOr<slots::SlotCopies> SlotCopiesFromProto(const v1::SlotCopies& copies);
+
+// Takes the data out of a piece of a file that came as one message (SnapshotStream::Read); any other leaves none.
+void TakeFileData(v1::FetchSnapshotResponse* message, absl::Cord* data);
 
 // What this node asks its upstream for. `live` may be null (nothing held yet).
 v1::PullStart MakePullStart(const Control& control, Generation* live, const ReplicaOptions& options);

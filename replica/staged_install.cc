@@ -236,10 +236,10 @@ absl::Status StagedInstall::GoOnWithFiles(const v1::SnapshotHeader& header, Inst
   return SaveJournal();
 }
 
-absl::Status StagedInstall::AddFileChunk(const v1::SnapshotFileChunk& chunk) {
-  record_.received_bytes += chunk.data().size();
-  untold_.bytes += chunk.data().size();
-  TOWLINE_RETURN_IF_ERROR(Refuse(files_->Add(chunk)));
+absl::Status StagedInstall::AddFileChunk(const v1::SnapshotFileChunk& chunk, const absl::Cord& data) {
+  record_.received_bytes += data.size();
+  untold_.bytes += data.size();
+  TOWLINE_RETURN_IF_ERROR(Refuse(files_->Add(chunk, data)));
   if (bytes() > struck_bytes_) strikes_ = 0;
   const int64_t now = host_.environment().clock.MonotonicMicros();
   if (now - committed_micros_ < kFileCommitMicros) return absl::OkStatus();

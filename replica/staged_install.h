@@ -20,6 +20,7 @@
 
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
+#include "absl/strings/cord.h"
 
 #include "replica/file_install.h"
 #include "replica/install_journal.h"
@@ -63,7 +64,7 @@ class StagedInstall {
   // DATA_LOSS: the chunk is refused, and the next stream fetches it again; see strikes. RESOURCE_EXHAUSTED, reason
   // disk_full: what is durable stays.
   absl::Status AddChunk(const EncodedChunk& chunk);
-  absl::Status AddFileChunk(const v1::SnapshotFileChunk& chunk);
+  absl::Status AddFileChunk(const v1::SnapshotFileChunk& chunk, const absl::Cord& data);
   // The stream is complete: checks it and makes it durable. loaded() afterwards.
   absl::Status Finish(const v1::SnapshotEnd& end);
   // Counts a refused chunk, if `status` says that it was one.

@@ -9,6 +9,7 @@
 
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
+#include "absl/strings/cord.h"
 
 namespace towline {
 namespace v1 {
@@ -49,7 +50,8 @@ class PullStream {
 class SnapshotStream {
  public:
   virtual ~SnapshotStream() = default;
-  virtual ReadResult Read(v1::FetchSnapshotResponse* out, int64_t timeout_micros) = 0;
+  // `*data` is what a piece of a file (file_chunk) holds, whose own field is left empty.
+  virtual ReadResult Read(v1::FetchSnapshotResponse* out, absl::Cord* data, int64_t timeout_micros) = 0;
   virtual void Cancel() = 0;
   virtual absl::Status Finish() = 0;
 };

@@ -109,7 +109,7 @@ int RunDaemon(const NodeConfig& config) {
                               *executor,
                               *logger,
                               *stores,
-                              [&executor](const std::string& endpoint) { return NewGrpcUpstream(endpoint, *executor); },
+                              NewGrpcUpstream,
                               AskForStart,
                               *peers,
                               [&fatal](absl::Status status) { fatal.Set(status); }};

@@ -8,7 +8,8 @@
 
 #include "client/channel.h"
 #include "client/rpc_status.h"
-#include "server/read_ahead.h"
+#include "common/error.h"
+#include "server/file_chunk_wire.h"
 #include "towline/v1/replication_service.grpc.pb.h"
 
 namespace towline {
@@ -179,52 +180,63 @@ class GrpcPullStream final
   absl::Status Finish() override { return FinishCall(); }
 };
 
-class GrpcSnapshotStream final
-    : public SnapshotStream,
-      private QueueCall<grpc::ClientAsyncReader<v1::FetchSnapshotResponse>, v1::FetchSnapshotResponse> {
+// What the stub's FetchSnapshot would be, but for answers in bytes: gRPC has no public way to get them from a stream with
+// one request.
+class GrpcSnapshotStream final : public SnapshotStream,
+                                 private QueueCall<grpc::ClientAsyncReader<grpc::ByteBuffer>, grpc::ByteBuffer> {
  public:
   GrpcSnapshotStream(std::shared_ptr<grpc::Channel> channel, const v1::FetchSnapshotRequest& request)
-      : stub_(v1::ReplicationService::NewStub(std::move(channel))) {
-    stream_ = stub_->PrepareAsyncFetchSnapshot(&context_, request, &queue_);
-    stream_->StartCall(ToPointer(kStart));
+      : channel_(std::move(channel)),
+        method_("/towline.v1.ReplicationService/FetchSnapshot", grpc::internal::RpcMethod::SERVER_STREAMING, channel_) {
+    stream_.reset(grpc::internal::ClientAsyncReaderFactory<grpc::ByteBuffer>::Create(
+        channel_.get(), &queue_, method_, &context_, request, true, ToPointer(kStart)));
   }
 
-  ReadResult Read(v1::FetchSnapshotResponse* out, int64_t timeout_micros) override {
-    return QueueCall::Read(out, timeout_micros);
+  ReadResult Read(v1::FetchSnapshotResponse* out, absl::Cord* data, int64_t timeout_micros) override {
+    const ReadResult read = garbled_ ? ReadResult::kClosed : QueueCall::Read(&bytes_, timeout_micros);
+    if (read != ReadResult::kMessage) return read;
+    if (DecodeSnapshotMessage(std::exchange(bytes_, {}), out, data)) return read;
+    garbled_ = true;
+    QueueCall::Cancel();
+    return ReadResult::kClosed;
   }
   void Cancel() override { QueueCall::Cancel(); }
-  absl::Status Finish() override { return FinishCall(); }
+  absl::Status Finish() override {
+    absl::Status status = FinishCall();
+    if (!garbled_) return status;
+    return MakeError(absl::StatusCode::kDataLoss, "bad_snapshot", "a message is no FetchSnapshotResponse");
+  }
 
  private:
   // A connection of its own: a long copy must not stand in front of the log's frames.
-  const std::unique_ptr<v1::ReplicationService::Stub> stub_;
+  const std::shared_ptr<grpc::Channel> channel_;
+  const grpc::internal::RpcMethod method_;
+  grpc::ByteBuffer bytes_;
+  bool garbled_ = false;
 };
 
 class GrpcUpstream final : public Upstream {
  public:
-  GrpcUpstream(std::string endpoint, Executor& executor)
+  explicit GrpcUpstream(std::string endpoint)
       : endpoint_(std::move(endpoint)),
-        executor_(executor),
         stub_(v1::ReplicationService::NewStub(client::MakeChannel(endpoint_, client::Connection::kDedicated))) {}
 
   std::string endpoint() const override { return endpoint_; }
   std::unique_ptr<PullStream> OpenPull() override { return std::make_unique<GrpcPullStream>(*stub_); }
   std::unique_ptr<SnapshotStream> OpenSnapshot(const v1::FetchSnapshotRequest& request) override {
-    return std::make_unique<ReadAheadStream>(
-        std::make_unique<GrpcSnapshotStream>(client::MakeChannel(endpoint_, client::Connection::kDedicated), request),
-        executor_);
+    return std::make_unique<GrpcSnapshotStream>(client::MakeChannel(endpoint_, client::Connection::kDedicated),
+                                                request);
   }
 
  private:
   const std::string endpoint_;
-  Executor& executor_;
   const std::unique_ptr<v1::ReplicationService::Stub> stub_;
 };
 
 }  // namespace
 
-std::unique_ptr<Upstream> NewGrpcUpstream(const std::string& endpoint, Executor& executor) {
-  return std::make_unique<GrpcUpstream>(endpoint, executor);
+std::unique_ptr<Upstream> NewGrpcUpstream(const std::string& endpoint) {
+  return std::make_unique<GrpcUpstream>(endpoint);
 }
 
 absl::StatusOr<v1::PullStart> AskForStart(const std::string& endpoint, int64_t timeout_micros) {

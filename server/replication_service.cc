@@ -5,6 +5,7 @@
 #include <utility>
 
 #include "common/error.h"
+#include "server/file_chunk_wire.h"
 #include "server/rpc_call.h"
 #include "server/run_on_pool.h"
 #include "server/status_report.h"
@@ -139,31 +140,53 @@ class PullCall final : public BidiCall<v1::PullRequest, v1::PullResponse> {
   bool write_pending_ TOWLINE_GUARDED_BY(mutex_) = false;
 };
 
-absl::StatusOr<std::unique_ptr<SnapshotSession>> NewSession(ReplicationSource& source,
-                                                            const v1::FetchSnapshotRequest& request,
-                                                            std::function<void()> wake) {
-  return source.NewSnapshotSession(request, std::move(wake));
-}
+// How a FetchSnapshot stream is read and written: pieces of files without a copy.
+class FetchWire {
+ public:
+  using Request = grpc::ByteBuffer;
+  using Response = grpc::ByteBuffer;
 
-absl::StatusOr<std::unique_ptr<SnapshotSession>> NewSession(ReplicationSource& source,
-                                                            const v1::SaveSnapshotRequest& request,
-                                                            std::function<void()> wake) {
-  return source.NewSaveSession(request, std::move(wake));
-}
+  absl::StatusOr<std::unique_ptr<SnapshotSession>> NewSession(ReplicationSource& source, const Request& encoded,
+                                                              std::function<void()> wake) const {
+    Request bytes = encoded;  // shares what it holds
+    v1::FetchSnapshotRequest request;
+    if (!grpc::SerializationTraits<v1::FetchSnapshotRequest>::Deserialize(&bytes, &request).ok()) {
+      return MakeError(absl::StatusCode::kInvalidArgument, "bad_request", "the request is not a FetchSnapshotRequest");
+    }
+    return source.NewSnapshotSession(request, std::move(wake));
+  }
 
-void Fill(v1::FetchSnapshotResponse* from, v1::FetchSnapshotResponse* out) { out->Swap(from); }
+  void Prepare(v1::FetchSnapshotResponse* next) const { wire_.Reuse(next); }
+  Response Encode(v1::FetchSnapshotResponse* next) const { return wire_.Encode(next); }
 
-void Fill(v1::FetchSnapshotResponse* from, v1::SaveSnapshotResponse* out) {
-  out->Clear();
-  if (from->has_header()) out->mutable_header()->Swap(from->mutable_header());
-  if (from->has_chunk()) out->mutable_chunk()->Swap(from->mutable_chunk());
-  if (from->has_end()) out->mutable_end()->Swap(from->mutable_end());
-}
+ private:
+  FileChunkWire wire_;
+};
+
+class SaveWire {
+ public:
+  using Request = v1::SaveSnapshotRequest;
+  using Response = v1::SaveSnapshotResponse;
+
+  static absl::StatusOr<std::unique_ptr<SnapshotSession>> NewSession(ReplicationSource& source, const Request& request,
+                                                                     std::function<void()> wake) {
+    return source.NewSaveSession(request, std::move(wake));
+  }
+
+  static void Prepare(v1::FetchSnapshotResponse*) {}
+  static Response Encode(v1::FetchSnapshotResponse* next) {
+    Response out;
+    if (next->has_header()) out.mutable_header()->Swap(next->mutable_header());
+    if (next->has_chunk()) out.mutable_chunk()->Swap(next->mutable_chunk());
+    if (next->has_end()) out.mutable_end()->Swap(next->mutable_end());
+    return out;
+  }
+};
 
 // One FetchSnapshot or SaveSnapshot stream.
-template <typename Request, typename Response>
-class SnapshotCall final : public ServerStreamCall<Request, Response> {
-  using Base = ServerStreamCall<Request, Response>;
+template <typename Wire>
+class SnapshotCall final : public ServerStreamCall<typename Wire::Request, typename Wire::Response> {
+  using Base = ServerStreamCall<typename Wire::Request, typename Wire::Response>;
 
  public:
   SnapshotCall(RpcQueue& queue, typename Base::Asker asker, Node& node, WorkPool& pool)
@@ -184,18 +207,17 @@ class SnapshotCall final : public ServerStreamCall<Request, Response> {
       return;
     }
     if (session_ == nullptr) {
-      auto session = NewSession(node_.source(), this->request(), [strand = strand_] { strand->Signal(); });
+      auto session = wire_.NewSession(node_.source(), this->request(), [strand = strand_] { strand->Signal(); });
       if (!session.ok()) return End(session.status());
       session_ = *std::move(session);
     }
     while (MakeNext(pending) && !pending) {
       has_next_ = false;
-      Fill(&next_, &outgoing_);
       {
         MutexLock lock(&mutex_);
         write_pending_ = true;
       }
-      this->StartWrite(outgoing_);
+      this->StartWrite(wire_.Encode(&next_));
       pending = true;
     }
   }
@@ -204,6 +226,7 @@ class SnapshotCall final : public ServerStreamCall<Request, Response> {
   // Whether there is a next message.
   bool MakeNext(bool pending) {
     if (has_next_) return true;
+    wire_.Prepare(&next_);
     const NextResult made = session_->Next(&next_);
     has_next_ = made == NextResult::kMessage;
     if (made == NextResult::kEnd && !pending) End(session_->end_status());
@@ -246,9 +269,9 @@ class SnapshotCall final : public ServerStreamCall<Request, Response> {
   std::shared_ptr<SnapshotCall> self_;  // from the first event to the last
   std::shared_ptr<Strand> strand_;
   std::unique_ptr<SnapshotSession> session_;
+  const Wire wire_{};
   v1::FetchSnapshotResponse next_;
   bool has_next_ = false;
-  Response outgoing_;
   bool finished_ = false;
 
   Mutex mutex_;
@@ -259,7 +282,6 @@ class SnapshotCall final : public ServerStreamCall<Request, Response> {
 }  // namespace
 
 void ReplicationServiceImpl::Serve(RpcQueue& queue) {
-  using Service = v1::ReplicationService::AsyncService;
   ServeStream<PullCall>(
       queue,
       [this](grpc::ServerContext* context, PullCall::Stream* stream, RpcQueue& calls, void* tag) {
@@ -268,16 +290,16 @@ void ReplicationServiceImpl::Serve(RpcQueue& queue) {
       [this](RpcQueue& calls, PullCall::Asker asker) {
         return new PullCall(calls, std::move(asker), node_, streams_);
       });
-  using FetchCall = SnapshotCall<v1::FetchSnapshotRequest, v1::FetchSnapshotResponse>;
+  using FetchCall = SnapshotCall<FetchWire>;
   ServeStream<FetchCall>(
       queue,
-      [this](grpc::ServerContext* context, v1::FetchSnapshotRequest* request, FetchCall::Stream* stream,
+      [this](grpc::ServerContext* context, grpc::ByteBuffer* request, FetchCall::Stream* stream,
              RpcQueue& calls,
              void* tag) { service_.RequestFetchSnapshot(context, request, stream, calls.get(), calls.get(), tag); },
       [this](RpcQueue& calls, FetchCall::Asker asker) {
         return new FetchCall(calls, std::move(asker), node_, snapshots_);
       });
-  using SaveCall = SnapshotCall<v1::SaveSnapshotRequest, v1::SaveSnapshotResponse>;
+  using SaveCall = SnapshotCall<SaveWire>;
   ServeStream<SaveCall>(
       queue,
       [this](grpc::ServerContext* context, v1::SaveSnapshotRequest* request, SaveCall::Stream* stream, RpcQueue& calls,

@@ -21,7 +21,13 @@ class ReplicationServiceImpl final {
   void Serve(RpcQueue& queue);
 
  private:
-  v1::ReplicationService::AsyncService service_;
+  // FetchSnapshot in bytes, the rest in messages.
+  using Generated = v1::ReplicationService;
+  using Service = Generated::WithRawMethod_FetchSnapshot<Generated::WithAsyncMethod_Pull<
+      Generated::WithAsyncMethod_SaveSnapshot<Generated::WithAsyncMethod_PlanResume<
+          Generated::WithAsyncMethod_DescribeStart<Generated::Service>>>>>;
+
+  Service service_;
   Node& node_;
   WorkPool& streams_;
   WorkPool& snapshots_;

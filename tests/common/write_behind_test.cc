@@ -68,6 +68,23 @@ class Target {
   std::vector<uint64_t> offsets_ TOWLINE_GUARDED_BY(mutex_);
 };
 
+absl::Status Add(WriteBehind& behind, uint64_t offset, absl::string_view data) { return behind.Add(offset, {&data, 1}); }
+
+TEST(WriteBehindTest, WhatStandsInSeveralPlacesIsWrittenAsOne) {
+  constexpr size_t kMax = WriteBehind::kPieceBytes;
+  Target target;
+  WriteBehind behind(target.write());
+  const std::string a(100, 'a');
+  const std::string b(kMax - 100, 'b');  // fills the block
+  const std::string c(kMax + 3, 'c');    // more than one
+  const std::string d(7, 'd');
+  ASSERT_THAT(behind.Add(0, {a, b, "", c, d}), IsOk());
+  ASSERT_THAT(behind.Add(2 * kMax + 10, {d, a}), IsOk());
+  ASSERT_THAT(behind.Drain(), IsOk());
+  EXPECT_TRUE(target.bytes() == a + b + c + d + d + a);
+  EXPECT_EQ(target.offsets(), (std::vector<uint64_t>{0, kMax, 2 * kMax, 2 * kMax + 10}));
+}
+
 TEST(WriteBehindTest, EverythingIsWrittenInOrderAndInPieces) {
   Target target;
   WriteBehind behind(target.write());
@@ -78,7 +95,7 @@ TEST(WriteBehindTest, EverythingIsWrittenInOrderAndInPieces) {
     for (size_t piece = 0; piece < data.size(); piece += WriteBehind::kPieceBytes) {
       offsets.push_back(expected.size() + piece);
     }
-    ASSERT_THAT(behind.Add(expected.size(), data), IsOk());
+    ASSERT_THAT(Add(behind, expected.size(), data), IsOk());
     expected += data;
     data.assign(data.size(), '?');  // it was copied
   }
@@ -91,11 +108,11 @@ TEST(WriteBehindTest, TheCallerGoesOnWhileTheDiskIsBusyUntilTooMuchWaits) {
   Target target;
   WriteBehind behind(target.write());
   target.SetHeld(true);
-  for (int i = 0; i < 3; ++i) ASSERT_THAT(behind.Add(i, "x"), IsOk());
+  for (int i = 0; i < 3; ++i) ASSERT_THAT(Add(behind, i, "x"), IsOk());
   EXPECT_EQ(target.offsets().size(), 0u);
   // A fourth waits, until this lets the first one through.
   std::thread release([&] { target.SetHeld(false); });
-  ASSERT_THAT(behind.Add(3, "x"), IsOk());
+  ASSERT_THAT(Add(behind, 3, "x"), IsOk());
   EXPECT_GE(target.offsets().size(), 1u);
   release.join();
   ASSERT_THAT(behind.Drain(), IsOk());
@@ -107,10 +124,10 @@ TEST(WriteBehindTest, TheFirstErrorIsFinalAndNothingIsWrittenBehindIt) {
   target.FailAt(1);
   WriteBehind behind(target.write());
   target.SetHeld(true);
-  for (int i = 0; i < 3; ++i) ASSERT_THAT(behind.Add(i, "x"), IsOk());
+  for (int i = 0; i < 3; ++i) ASSERT_THAT(Add(behind, i, "x"), IsOk());
   target.SetHeld(false);
   EXPECT_THAT(behind.Drain(), ReasonIs("disk_full"));
-  EXPECT_THAT(behind.Add(3, "x"), ReasonIs("disk_full"));
+  EXPECT_THAT(Add(behind, 3, "x"), ReasonIs("disk_full"));
   EXPECT_THAT(behind.Drain(), ReasonIs("disk_full"));
   EXPECT_EQ(target.offsets(), (std::vector<uint64_t>{0, 1}));
 }
@@ -119,7 +136,7 @@ TEST(WriteBehindTest, WhatWasAddedIsWrittenWhenItGoesAway) {
   Target target;
   target.SetHeld(true);
   auto behind = std::make_unique<WriteBehind>(target.write());
-  for (int i = 0; i < 3; ++i) ASSERT_THAT(behind->Add(i, "x"), IsOk());
+  for (int i = 0; i < 3; ++i) ASSERT_THAT(Add(*behind, i, "x"), IsOk());
   target.SetHeld(false);
   behind.reset();
   EXPECT_EQ(target.bytes(), "xxx");

@@ -13,9 +13,9 @@ class PausingFileSystem::PausingFile : public File {
   absl::StatusOr<size_t> ReadAt(uint64_t offset, size_t size, char* buffer) override {
     return base_->ReadAt(offset, size, buffer);
   }
-  absl::Status WriteAt(uint64_t offset, absl::string_view data) override {
+  absl::Status WritePieces(uint64_t offset, absl::Span<const absl::string_view> pieces) override {
     fs_.Count();
-    return base_->WriteAt(offset, data);
+    return base_->WritePieces(offset, pieces);
   }
   absl::Status SyncData() override {
     fs_.CountSync();

@@ -2,6 +2,8 @@
 
 #include <utility>
 
+#include "replica/pull_messages.h"
+
 namespace towline::test {
 
 class FakePullStream : public PullStream {
@@ -42,8 +44,10 @@ class FakeSnapshotStream : public SnapshotStream {
  public:
   explicit FakeSnapshotStream(std::shared_ptr<FakeSnapshot> snapshot) : snapshot_(std::move(snapshot)) {}
 
-  ReadResult Read(v1::FetchSnapshotResponse* out, int64_t timeout_micros) override {
-    return snapshot_->inbox.Read(out, timeout_micros);
+  ReadResult Read(v1::FetchSnapshotResponse* out, absl::Cord* data, int64_t timeout_micros) override {
+    const ReadResult read = snapshot_->inbox.Read(out, timeout_micros);
+    if (read == ReadResult::kMessage) TakeFileData(out, data);
+    return read;
   }
   void Cancel() override { snapshot_->inbox.Close(absl::CancelledError()); }
   absl::Status Finish() override { return snapshot_->inbox.status(); }

@@ -6,6 +6,7 @@
 #include <string>
 #include <vector>
 
+#include "absl/strings/cord.h"
 #include "absl/strings/str_cat.h"
 
 #include "common/checksum.h"
@@ -51,6 +52,15 @@ class FileInstallTest : public ::testing::Test {
     return request;
   }
 
+  // In two parts, as a connection may bring it.
+  static absl::Status AddPiece(FileInstall& install, v1::SnapshotFileChunk chunk) {
+    const std::string data = std::move(*chunk.mutable_data());
+    chunk.clear_data();
+    absl::Cord parts(data.substr(0, data.size() / 3));
+    parts.Append(absl::MakeCordFromExternal(absl::string_view(data).substr(data.size() / 3), [] {}));
+    return install.Add(chunk, parts);
+  }
+
   // Takes `stream` up to `pieces` pieces (all of them and the end, if there are no more). First error.
   static absl::Status Take(FileInstall& install, const std::vector<v1::FetchSnapshotResponse>& stream,
                            size_t pieces = 1000) {
@@ -59,7 +69,7 @@ class FileInstallTest : public ::testing::Test {
       if (message.has_header()) taken = install.Begin(message.header());
       if (message.has_file_chunk()) {
         if (pieces-- == 0) return absl::OkStatus();
-        taken = install.Add(message.file_chunk());
+        taken = AddPiece(install, message.file_chunk());
       }
       if (message.has_end()) taken = install.Finish(kStore);
       if (!taken.ok()) return taken;
@@ -176,13 +186,13 @@ TEST_F(FileInstallTest, WhatIsNotTheNextPieceIsRefusedAndChangesNothing) {
   for (size_t i = 0; i < faults.size(); ++i) {
     v1::SnapshotFileChunk wrong = next;
     faults[i](wrong);
-    const absl::Status refused = install.Add(wrong);
+    const absl::Status refused = AddPiece(install, wrong);
     EXPECT_THAT(refused, StatusIs(absl::StatusCode::kDataLoss)) << i;
     EXPECT_EQ(install.bytes(), 2 * kPiece) << i;
   }
   EXPECT_THAT(install.Finish(kStore), ReasonIs("bad_snapshot"));
-  for (size_t i = 3; i + 1 < stream.size(); ++i) ASSERT_THAT(install.Add(stream[i].file_chunk()), IsOk());
-  EXPECT_THAT(install.Add(stream[3].file_chunk()), ReasonIs("bad_snapshot"));  // behind the last one
+  for (size_t i = 3; i + 1 < stream.size(); ++i) ASSERT_THAT(AddPiece(install, stream[i].file_chunk()), IsOk());
+  EXPECT_THAT(AddPiece(install, stream[3].file_chunk()), ReasonIs("bad_snapshot"));  // behind the last one
   ASSERT_THAT(install.Finish(kStore), IsOk());
   EXPECT_EQ(StoreIn(fs_), SomeFiles());
 }
@@ -222,7 +232,7 @@ TEST_F(FileInstallTest, AFullDiskTakesNothingThatWasThere) {
   ASSERT_THAT(Take(install, stream, 6), IsOk());
   ASSERT_EQ(install.bytes(), 20'000 + kPiece);
   fs_.FailNext(SimCall::kWrite, FileError(28 /* ENOSPC */, "write", "part"));  // leaves half of it
-  EXPECT_THAT(install.Add(stream[7].file_chunk()), StatusIs(absl::StatusCode::kResourceExhausted));
+  EXPECT_THAT(AddPiece(install, stream[7].file_chunk()), StatusIs(absl::StatusCode::kResourceExhausted));
   EXPECT_EQ(install.bytes(), 20'000 + kPiece);
   const auto rest = StreamFor(install, SomeFiles());
   EXPECT_EQ(BytesIn(rest), 13'208 - kPiece);
@@ -239,10 +249,10 @@ TEST_F(FileInstallTest, AFullDiskIsToldWithALaterPieceOrTheSync) {
     const auto stream = StreamFor(install, SomeFiles());
     ASSERT_THAT(Take(install, stream, pieces), IsOk());
     fs.FailNext(SimCall::kWrite, FileError(28 /* ENOSPC */, "write", "part"));
-    absl::Status added = install.Add(stream[pieces + 1].file_chunk());
+    absl::Status added = AddPiece(install, stream[pieces + 1].file_chunk());
     if (pieces < 4) {
       EXPECT_THAT(added, IsOk());
-      added = install.Add(stream[pieces + 2].file_chunk());
+      added = AddPiece(install, stream[pieces + 2].file_chunk());
     }
     EXPECT_THAT(added, StatusIs(absl::StatusCode::kResourceExhausted));
     const size_t held = pieces * kPiece;  // what is in the file
@@ -279,7 +289,7 @@ TEST_F(FileInstallTest, WhatIsCommittedOutlivesAPowerLoss) {
   FileInstall after(*crashed, kFiles);
   ASSERT_THAT(after.Load(), IsOk());
   EXPECT_EQ(BytesIn(StreamFor(after, SomeFiles())), 33'208 - 3 * kPiece);
-  ASSERT_THAT(install.Add(stream[4].file_chunk()), IsOk());
+  ASSERT_THAT(AddPiece(install, stream[4].file_chunk()), IsOk());
   fs_.FailNext(SimCall::kSync, FileError(5 /* EIO */, "fdatasync", "part"));
   EXPECT_THAT(install.Commit(), StatusIs(absl::StatusCode::kDataLoss));
   EXPECT_EQ(install.bytes(), 0u);

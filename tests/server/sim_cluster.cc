@@ -12,6 +12,7 @@
 #include "common/error.h"
 #include "common/executor.h"
 #include "primary/write_intake.h"
+#include "replica/pull_messages.h"
 #include "tests/support/seeded_rng.h"
 #include "towline/v1/kv_service.pb.h"
 #include "towline/v1/replication_service.pb.h"
@@ -124,10 +125,11 @@ class LocalSnapshot final : public SnapshotStream {
     if (session_ != nullptr) session_->Close();
   }
 
-  ReadResult Read(v1::FetchSnapshotResponse* out, int64_t) override {
+  ReadResult Read(v1::FetchSnapshotResponse* out, absl::Cord* data, int64_t) override {
     if (session_ == nullptr) return ReadResult::kClosed;
     switch (session_->Next(out)) {
       case NextResult::kMessage:
+        TakeFileData(out, data);
         return ReadResult::kMessage;
       case NextResult::kWait:
         return ReadResult::kTimeout;

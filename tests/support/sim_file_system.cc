@@ -6,6 +6,7 @@
 
 #include "absl/strings/match.h"
 #include "absl/strings/str_cat.h"
+#include "absl/strings/str_join.h"
 
 #include "common/check.h"
 #include "common/error.h"
@@ -48,9 +49,9 @@ class SimFile : public File {
     return inode.visible.Read(offset, size, buffer);
   }
 
-  absl::Status WriteAt(uint64_t offset, absl::string_view data) override {
+  absl::Status WritePieces(uint64_t offset, absl::Span<const absl::string_view> pieces) override {
     if (!late_.ok()) return late_;
-    absl::Status status = WriteLocked(offset, data);
+    absl::Status status = WriteLocked(offset, absl::StrJoin(pieces, ""));
     fs_.AfterCall();
     if (behind_) late_.Update(std::exchange(status, absl::OkStatus()));
     return status;
