@@ -52,8 +52,8 @@ std::string Front(const v1::SnapshotFileChunk& without_data, size_t data_size) {
   return front;
 }
 
-// Reads the front of `size` bytes of a message, which begins with `begin`. How long it is; nothing if this is no piece of
-// a file with its data at the end.
+// Reads the front of `size` bytes of a message, which begins with `begin`. How long it is; nothing if this is no piece
+// of a file with its data at the end.
 std::optional<size_t> ReadFront(absl::string_view begin, size_t size, v1::SnapshotFileChunk* chunk) {
   const auto* bytes = reinterpret_cast<const uint8_t*>(begin.data());
   CodedInputStream in(bytes, static_cast<int>(begin.size()));
@@ -158,8 +158,7 @@ grpc::ByteBuffer FileChunkWire::Encode(v1::FetchSnapshotResponse* message) const
   sent->home = spares_;
   std::string& data = *sent->data;
   const std::string front = Front(*chunk, data.size());
-  grpc::Slice slices[] = {grpc::Slice(front),
-                          grpc::Slice(data.data(), data.size(), &Spares::Sent::Return, sent.get())};
+  grpc::Slice slices[] = {grpc::Slice(front), grpc::Slice(data.data(), data.size(), &Spares::Sent::Return, sent.get())};
   (void)sent.release();  // the slice's
   return grpc::ByteBuffer(slices, std::size(slices));
 }

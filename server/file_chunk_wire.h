@@ -1,7 +1,7 @@
 // A FetchSnapshotResponse with a piece of a file, as the bytes that Protobuf would make of it, around its data.
 //
-// Protobuf copies the data when it writes a message, and when it reads one. Here gRPC sends it from where it was read to,
-// and the receiver gets it where gRPC received it.
+// Protobuf copies the data when it writes a message, and when it reads one. Here gRPC sends it from where it was read
+// to, and the receiver gets it where gRPC received it.
 
 #ifndef TOWLINE_SERVER_FILE_CHUNK_WIRE_H_
 #define TOWLINE_SERVER_FILE_CHUNK_WIRE_H_

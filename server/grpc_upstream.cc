@@ -180,8 +180,8 @@ class GrpcPullStream final
   absl::Status Finish() override { return FinishCall(); }
 };
 
-// What the stub's FetchSnapshot would be, but for answers in bytes: gRPC has no public way to get them from a stream with
-// one request.
+// What the stub's FetchSnapshot would be, but for answers in bytes: gRPC has no public way to get them from a stream
+// with one request.
 class GrpcSnapshotStream final : public SnapshotStream,
                                  private QueueCall<grpc::ClientAsyncReader<grpc::ByteBuffer>, grpc::ByteBuffer> {
  public:

@@ -151,7 +151,7 @@ class FetchWire {
     Request bytes = encoded;  // shares what it holds
     v1::FetchSnapshotRequest request;
     if (!grpc::SerializationTraits<v1::FetchSnapshotRequest>::Deserialize(&bytes, &request).ok()) {
-      return MakeError(absl::StatusCode::kInvalidArgument, "bad_request", "the request is not a FetchSnapshotRequest");
+      return MakeError(absl::StatusCode::kInvalidArgument, "malformed", "the request is no FetchSnapshotRequest");
     }
     return source.NewSnapshotSession(request, std::move(wake));
   }
@@ -293,8 +293,7 @@ void ReplicationServiceImpl::Serve(RpcQueue& queue) {
   using FetchCall = SnapshotCall<FetchWire>;
   ServeStream<FetchCall>(
       queue,
-      [this](grpc::ServerContext* context, grpc::ByteBuffer* request, FetchCall::Stream* stream,
-             RpcQueue& calls,
+      [this](grpc::ServerContext* context, grpc::ByteBuffer* request, FetchCall::Stream* stream, RpcQueue& calls,
              void* tag) { service_.RequestFetchSnapshot(context, request, stream, calls.get(), calls.get(), tag); },
       [this](RpcQueue& calls, FetchCall::Asker asker) {
         return new FetchCall(calls, std::move(asker), node_, snapshots_);

@@ -23,9 +23,9 @@ class ReplicationServiceImpl final {
  private:
   // FetchSnapshot in bytes, the rest in messages.
   using Generated = v1::ReplicationService;
-  using Service = Generated::WithRawMethod_FetchSnapshot<Generated::WithAsyncMethod_Pull<
-      Generated::WithAsyncMethod_SaveSnapshot<Generated::WithAsyncMethod_PlanResume<
-          Generated::WithAsyncMethod_DescribeStart<Generated::Service>>>>>;
+  using Service =
+      Generated::WithRawMethod_FetchSnapshot<Generated::WithAsyncMethod_Pull<Generated::WithAsyncMethod_SaveSnapshot<
+          Generated::WithAsyncMethod_PlanResume<Generated::WithAsyncMethod_DescribeStart<Generated::Service>>>>>;
 
   Service service_;
   Node& node_;

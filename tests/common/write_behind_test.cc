@@ -68,7 +68,9 @@ class Target {
   std::vector<uint64_t> offsets_ TOWLINE_GUARDED_BY(mutex_);
 };
 
-absl::Status Add(WriteBehind& behind, uint64_t offset, absl::string_view data) { return behind.Add(offset, {&data, 1}); }
+absl::Status Add(WriteBehind& behind, uint64_t offset, absl::string_view data) {
+  return behind.Add(offset, {&data, 1});
+}
 
 TEST(WriteBehindTest, WhatStandsInSeveralPlacesIsWrittenAsOne) {
   constexpr size_t kMax = WriteBehind::kPieceBytes;

@@ -170,6 +170,14 @@ class HostileClientTest(NodeTest):
 
     # --- Acks ---
 
+    def test_a_request_for_a_snapshot_that_is_no_message_is_refused(self):
+        fetch = self.channel.unary_stream("/towline.v1.ReplicationService/FetchSnapshot")
+        with self.assertRaises(grpc.RpcError) as raised:
+            next(fetch(b"\xff\xff\xff", timeout=30 * harness.SLOW))
+        self.assertEqual(raised.exception.code(), grpc.StatusCode.INVALID_ARGUMENT)
+        self.assertEqual(towline_client.error_of(raised.exception).reason, "malformed")
+        self.assertEqual(self.p1.status()["state"], "writable")
+
     def test_acks(self):
         sent = self.begin + 1
         durable = self.end

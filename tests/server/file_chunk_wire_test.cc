@@ -41,7 +41,8 @@ TEST(FileChunkWireTest, ThePieceIsWhatProtobufWrites) {
   }
   v1::FetchSnapshotResponse first;  // of a first file: fields that are 0 are not there
   first.mutable_file_chunk()->set_data("abc");
-  EXPECT_EQ(BytesOf(wire.Encode(&first)), std::string("\x22\x05\x2a\x03" "abc"));
+  EXPECT_EQ(BytesOf(wire.Encode(&first)), std::string("\x22\x05\x2a\x03"
+                                                      "abc"));
 }
 
 TEST(FileChunkWireTest, OtherMessagesAreWhatProtobufWrites) {
@@ -102,7 +103,8 @@ TEST(SnapshotMessageTest, APieceIsReadHoweverItIsCut) {
       v1::FetchSnapshotResponse message;
       message.mutable_end();  // of an earlier one
       absl::Cord data("earlier");
-      ASSERT_TRUE(DecodeSnapshotMessage(InSlices(sent.SerializeAsString(), cut), &message, &data)) << size << " " << cut;
+      ASSERT_TRUE(DecodeSnapshotMessage(InSlices(sent.SerializeAsString(), cut), &message, &data))
+          << size << " " << cut;
       EXPECT_EQ(message.SerializeAsString(), expected.SerializeAsString()) << size << " " << cut;
       EXPECT_TRUE(data == sent.file_chunk().data()) << size << " " << cut;
     }

@@ -42,7 +42,9 @@ class FileInMemory : public File {
     return found.size();
   }
   absl::StatusOr<uint64_t> Size() override { return data_.size(); }
-  absl::Status WritePieces(uint64_t, absl::Span<const absl::string_view>) override { return absl::UnimplementedError(""); }
+  absl::Status WritePieces(uint64_t, absl::Span<const absl::string_view>) override {
+    return absl::UnimplementedError("");
+  }
   absl::Status SyncData() override { return absl::UnimplementedError(""); }
   absl::Status Truncate(uint64_t) override { return absl::UnimplementedError(""); }
   absl::Status Lock() override { return absl::UnimplementedError(""); }
