@@ -34,7 +34,7 @@ function(_towline_libraries_below target out)
   set(${out} ${found} PARENT_SCOPE)
 endfunction()
 
-# Sets `out` to the archives, and what these need besides; to nothing if one is not there.
+# Sets `out` to the archives; to nothing if one is not there.
 function(_towline_archives out)
   set(${out} "" PARENT_SCOPE)
   set(archives "")
