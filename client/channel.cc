@@ -18,8 +18,6 @@
 namespace towline::client {
 namespace {
 
-constexpr int kBulkWindowBytes = 16 << 20;
-
 absl::Status InvalidEndpoint(absl::string_view endpoint, absl::string_view why) {
   return MakeError(absl::StatusCode::kInvalidArgument, "invalid_endpoint",
                    absl::StrCat("\"", Printable(endpoint), "\" is not an endpoint: ", why),
@@ -64,13 +62,7 @@ std::shared_ptr<grpc::Channel> MakeChannel(const std::string& endpoint, Connecti
   arguments.SetInt(GRPC_ARG_HTTP2_MAX_FRAME_SIZE, 1 << 20);
   arguments.SetInt(GRPC_ARG_INITIAL_RECONNECT_BACKOFF_MS, 100);
   arguments.SetInt(GRPC_ARG_MAX_RECONNECT_BACKOFF_MS, 1'000);
-  if (connection != Connection::kShared) arguments.SetInt(GRPC_ARG_USE_LOCAL_SUBCHANNEL_POOL, 1);
-  if (connection == Connection::kBulk) {
-    // gRPC's estimate of the window costs pings both ways, and a re-bootstrap a tenth more time (ADR 0017). A fixed
-    // window must be above what TCP has under way: by default at most 6 MiB on Linux.
-    arguments.SetInt(GRPC_ARG_HTTP2_BDP_PROBE, 0);
-    arguments.SetInt(GRPC_ARG_HTTP2_STREAM_LOOKAHEAD_BYTES, kBulkWindowBytes);
-  }
+  if (connection == Connection::kDedicated) arguments.SetInt(GRPC_ARG_USE_LOCAL_SUBCHANNEL_POOL, 1);
   return grpc::CreateCustomChannel(endpoint, grpc::InsecureChannelCredentials(), arguments);
 }
 

@@ -18,9 +18,8 @@ namespace towline::client {
 // HOST:PORT with a port of 1 to 65535, an IPv6 host in brackets. INVALID_ARGUMENT, reason invalid_endpoint.
 absl::Status ValidateEndpoint(absl::string_view endpoint);
 
-// Whether channels to one endpoint share a TCP connection. kBulk is a dedicated one for a long stream of large messages
-// to this end: up to 16 MiB of them are received ahead of the reader, however slow it is.
-enum class Connection { kShared, kDedicated, kBulk };
+// Whether channels to one endpoint share a TCP connection.
+enum class Connection { kShared, kDedicated };
 
 // A channel without automatic retries (a write must not be repeated silently, and the retry filter buffers messages),
 // 16 MiB as largest message received, keepalive that notices a vanished peer within 15 s. Connects lazily.

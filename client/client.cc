@@ -143,8 +143,7 @@ class GrpcClient final : public Client {
                                             kChangeMembersMicros);
   }
   absl::StatusOr<v1::RemoveMemberResponse> RemoveMember(const v1::RemoveMemberRequest& request) override {
-    return Call<v1::RemoveMemberResponse>(*admin_, &v1::AdminService::Stub::RemoveMember, request,
-                                          kChangeMembersMicros);
+    return Call<v1::RemoveMemberResponse>(*admin_, &v1::AdminService::Stub::RemoveMember, request, kChangeMembersMicros);
   }
   absl::StatusOr<v1::BootstrapResponse> Bootstrap() override {
     return Call<v1::BootstrapResponse>(*admin_, &v1::AdminService::Stub::Bootstrap, v1::BootstrapRequest());
@@ -171,7 +170,7 @@ class GrpcClient final : public Client {
     return std::make_unique<SyncPullStream>(MakeChannel(options_.endpoint, Connection::kDedicated));
   }
   std::unique_ptr<SaveStream> OpenSave(const v1::SaveSnapshotRequest& request) override {
-    return std::make_unique<SyncSaveStream>(MakeChannel(options_.endpoint, Connection::kBulk), request);
+    return std::make_unique<SyncSaveStream>(MakeChannel(options_.endpoint, Connection::kDedicated), request);
   }
 
   bool Follow(const absl::Status& error) override {

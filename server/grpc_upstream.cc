@@ -224,7 +224,8 @@ class GrpcUpstream final : public Upstream {
   std::string endpoint() const override { return endpoint_; }
   std::unique_ptr<PullStream> OpenPull() override { return std::make_unique<GrpcPullStream>(*stub_); }
   std::unique_ptr<SnapshotStream> OpenSnapshot(const v1::FetchSnapshotRequest& request) override {
-    return std::make_unique<GrpcSnapshotStream>(client::MakeChannel(endpoint_, client::Connection::kBulk), request);
+    return std::make_unique<GrpcSnapshotStream>(client::MakeChannel(endpoint_, client::Connection::kDedicated),
+                                                request);
   }
 
  private:
