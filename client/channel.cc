@@ -62,7 +62,10 @@ std::shared_ptr<grpc::Channel> MakeChannel(const std::string& endpoint, Connecti
   arguments.SetInt(GRPC_ARG_HTTP2_MAX_FRAME_SIZE, 1 << 20);
   arguments.SetInt(GRPC_ARG_INITIAL_RECONNECT_BACKOFF_MS, 100);
   arguments.SetInt(GRPC_ARG_MAX_RECONNECT_BACKOFF_MS, 1'000);
-  if (connection == Connection::kDedicated) arguments.SetInt(GRPC_ARG_USE_LOCAL_SUBCHANNEL_POOL, 1);
+  if (connection != Connection::kShared) arguments.SetInt(GRPC_ARG_USE_LOCAL_SUBCHANNEL_POOL, 1);
+  // gRPC's estimate of the window opens it to 4 MiB at least: that much comes in ahead of the reader and is cold in its
+  // cache by then. Near by, a message at a time keeps the connection busy.
+  if (connection == Connection::kNear) arguments.SetInt(GRPC_ARG_HTTP2_BDP_PROBE, 0);
   return grpc::CreateCustomChannel(endpoint, grpc::InsecureChannelCredentials(), arguments);
 }
 

@@ -3,6 +3,7 @@
 #ifndef TOWLINE_CLIENT_CHANNEL_H_
 #define TOWLINE_CLIENT_CHANNEL_H_
 
+#include <cstdint>
 #include <memory>
 #include <string>
 
@@ -18,8 +19,11 @@ namespace towline::client {
 // HOST:PORT with a port of 1 to 65535, an IPv6 host in brackets. INVALID_ARGUMENT, reason invalid_endpoint.
 absl::Status ValidateEndpoint(absl::string_view endpoint);
 
-// Whether channels to one endpoint share a TCP connection.
-enum class Connection { kShared, kDedicated };
+// Whether channels to one endpoint share a TCP connection. kNear is a dedicated one, for a stream of large messages to
+// this end from a peer that answers within kNearMicros: little more than one message is received ahead of the reader,
+// so each message takes a few round trips.
+enum class Connection { kShared, kDedicated, kNear };
+inline constexpr int64_t kNearMicros = 300;
 
 // A channel without automatic retries (a write must not be repeated silently, and the retry filter buffers messages),
 // 16 MiB as largest message received, keepalive that notices a vanished peer within 15 s. Connects lazily.

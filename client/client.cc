@@ -143,7 +143,8 @@ class GrpcClient final : public Client {
                                             kChangeMembersMicros);
   }
   absl::StatusOr<v1::RemoveMemberResponse> RemoveMember(const v1::RemoveMemberRequest& request) override {
-    return Call<v1::RemoveMemberResponse>(*admin_, &v1::AdminService::Stub::RemoveMember, request, kChangeMembersMicros);
+    return Call<v1::RemoveMemberResponse>(*admin_, &v1::AdminService::Stub::RemoveMember, request,
+                                          kChangeMembersMicros);
   }
   absl::StatusOr<v1::BootstrapResponse> Bootstrap() override {
     return Call<v1::BootstrapResponse>(*admin_, &v1::AdminService::Stub::Bootstrap, v1::BootstrapRequest());

@@ -10,6 +10,8 @@
 #include "client/rpc_status.h"
 #include "common/error.h"
 #include "server/file_chunk_wire.h"
+#include "server/near_peer.h"
+#include "towline/v1/admin_service.grpc.pb.h"
 #include "towline/v1/replication_service.grpc.pb.h"
 
 namespace towline {
@@ -219,18 +221,23 @@ class GrpcUpstream final : public Upstream {
  public:
   explicit GrpcUpstream(std::string endpoint)
       : endpoint_(std::move(endpoint)),
-        stub_(v1::ReplicationService::NewStub(client::MakeChannel(endpoint_, client::Connection::kDedicated))) {}
+        channel_(client::MakeChannel(endpoint_, client::Connection::kDedicated)),
+        stub_(v1::ReplicationService::NewStub(channel_)),
+        admin_(v1::AdminService::NewStub(channel_)) {}
 
   std::string endpoint() const override { return endpoint_; }
   std::unique_ptr<PullStream> OpenPull() override { return std::make_unique<GrpcPullStream>(*stub_); }
   std::unique_ptr<SnapshotStream> OpenSnapshot(const v1::FetchSnapshotRequest& request) override {
-    return std::make_unique<GrpcSnapshotStream>(client::MakeChannel(endpoint_, client::Connection::kDedicated),
-                                                request);
+    const auto connection =
+        IsNear(*admin_, client::kNearMicros) ? client::Connection::kNear : client::Connection::kDedicated;
+    return std::make_unique<GrpcSnapshotStream>(client::MakeChannel(endpoint_, connection), request);
   }
 
  private:
   const std::string endpoint_;
+  const std::shared_ptr<grpc::Channel> channel_;
   const std::unique_ptr<v1::ReplicationService::Stub> stub_;
+  const std::unique_ptr<v1::AdminService::Stub> admin_;
 };
 
 }  // namespace
