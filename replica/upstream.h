@@ -56,7 +56,7 @@ class SnapshotStream {
   virtual absl::Status Finish() = 0;
 };
 
-// Threads: all methods from any thread. Opening does not wait for the peer: a dead one shows as kClosed.
+// Threads: all methods from any thread. Opening waits for milliseconds at most: a dead peer shows as kClosed.
 class Upstream {
  public:
   virtual ~Upstream() = default;
