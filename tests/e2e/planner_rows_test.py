@@ -79,6 +79,7 @@ class PrimaryRowsTest(PlannerTest):
             self.assertEqual(self.logged_row(p1, thief), "4")
             self.assert_counted(p1, thief, before, "refuse/slot_in_use")
             self.assert_slot(p1, "r-busy", "active")
+            self.wait_joined(p1, start)
 
     def incarnation(self, node):
         """Known to whoever reads the node's log."""
@@ -134,8 +135,10 @@ class PrimaryRowsTest(PlannerTest):
         hurt = json.loads(dump.stdout)
         flip(hurt["file"], hurt["offset"] + 100)
         # Found by the first who reads it: the stream ends, and who asks after that needs a snapshot.
-        with PullStream(p1, self.at(250, "r-finds")) as stream:
+        start = self.at(250, "r-finds")
+        with PullStream(p1, start) as stream:
             self.assertEqual(stream.decision, "partial")
+            self.wait_joined(p1, start)
             self.assertEqual(stream.ended().reason, "wal_damaged")
         (damage,) = p1.status()["wal"]["damaged"]
         self.assertEqual((damage["first_lsn"], damage["readable"]), (300, False))
@@ -154,7 +157,7 @@ class PrimaryRowsTest(PlannerTest):
     def check_a_pruned_log(self, p1):
         fill(p1, 12000, prefix="huge/")
         first = self.wait_pruned(p1)
-        self.ask(p1, "6", "full", "new_replica", replica_start("r-pruned"), [1, first])
+        self.ask(p1, "6", "full", "new_replica", replica_start("r-too-late"), [1, first])
         started = self.ask(p1, "6", "refuse", "wal_removed", consumer_start("c-pruned"), [1, first])
         self.assertRegex(started.next_action, rf"\b{first - 1}\b")
         self.ask(p1, "10", "full", "wal_removed", self.at(250, "r-gone", chain=1), [251, first])
@@ -185,7 +188,7 @@ class LastRowsOfAPrimaryTest(PlannerTest):
         p1, lsn = self.start()
         start = self.at(lsn, "r1")
         with PullStream(p1, start):
-            p1.wait(lambda status: "r1" in [member["node_id"] for member in status["members"]], "r1 is a member")
+            self.wait_joined(p1, start)
         p1.wait_slot("r1", lambda slot: slot["state"] == "inactive", "its session is over")
         # Another directory of the same name is no member.
         self.ask(p1, "2", "refuse", "stale_primary", self.at(lsn, "r1", promised_term=2, incarnation=9), [2, 1])
