@@ -1,10 +1,13 @@
 #include "common/executor.h"
 
 #include <algorithm>
+#include <cstdint>
 #include <pthread.h>
 #include <sched.h>
 #include <sys/resource.h>
+#include <sys/syscall.h>
 #include <thread>
+#include <unistd.h>
 #include <utility>
 
 #include "common/check.h"
@@ -15,6 +18,19 @@ namespace towline {
 namespace {
 
 constexpr int kBackgroundNice = 10;
+constexpr uint64_t kPromptTurnNanos = 100000;  // the shortest that there is
+
+// Source: sched_setattr(2). The C library has neither this nor the call.
+struct SchedAttributes {
+  uint32_t size = sizeof(SchedAttributes);
+  uint32_t policy = SCHED_OTHER;
+  uint64_t flags = 0;
+  int32_t nice = 0;
+  uint32_t priority = 0;
+  uint64_t runtime_nanos = 0;  // of SCHED_OTHER: how long a turn is; 0 = as the machine has it
+  uint64_t deadline_nanos = 0;
+  uint64_t period_nanos = 0;
+};
 
 // Longer waits are cut into pieces of this size, which keeps every time point within range.
 constexpr int64_t kWaitPieceMicros = int64_t{3600} * 1000000;
@@ -97,12 +113,22 @@ class ThreadExecutor : public Executor {
   }
 };
 
+// Of the calling thread, which is of SCHED_OTHER.
+void SetTurn(uint64_t nanos) {
+  SchedAttributes attributes;
+  attributes.nice = getpriority(PRIO_PROCESS, 0);  // as it is
+  attributes.runtime_nanos = nanos;
+  (void)::syscall(SYS_sched_setattr, 0, &attributes, 0);
+}
+
 }  // namespace
 
 void SetThreadPriority(LoopPriority priority) {
+  const bool polite = priority == LoopPriority::kBatch || priority == LoopPriority::kBackground;
   const sched_param none{};
-  (void)pthread_setschedparam(pthread_self(), priority == LoopPriority::kNormal ? SCHED_OTHER : SCHED_BATCH, &none);
+  (void)pthread_setschedparam(pthread_self(), polite ? SCHED_BATCH : SCHED_OTHER, &none);
   if (priority == LoopPriority::kBackground) (void)setpriority(PRIO_PROCESS, 0, kBackgroundNice);
+  if (priority == LoopPriority::kPrompt) SetTurn(kPromptTurnNanos);
 }
 
 std::unique_ptr<Executor> NewThreadExecutor() { return std::make_unique<ThreadExecutor>(); }

@@ -40,6 +40,9 @@ class Loop {
 // How a loop shares the processors with others.
 enum class LoopPriority {
   kNormal,
+  // Work in small pieces that a device waits for: it gets a processor soon, for a short turn (sched_setattr(2); without
+  // effect before Linux 6.12).
+  kPrompt,
   // Work that nobody waits for by the microsecond: its wake-ups do not interrupt threads that run (SCHED_BATCH, see
   // sched(7)), so on a small machine it works in fewer, larger pieces.
   kBatch,
@@ -47,7 +50,7 @@ enum class LoopPriority {
   kBackground,
 };
 
-// Gives the calling thread a priority. Where that is not allowed, it is only less polite.
+// Gives the calling thread a priority. Where that is not allowed, it is only less polite, or less prompt.
 void SetThreadPriority(LoopPriority priority);
 
 // Threads: Start may be called from any thread. Must outlive its loops.

@@ -15,7 +15,7 @@ constexpr size_t kBlocksMax = 3;
 }  // namespace
 
 WriteBehind::WriteBehind(Write write)
-    : write_(std::move(write)), pool_(NewThreadWorkPool("file-writer", 1, kBlocksMax)) {}
+    : write_(std::move(write)), pool_(NewThreadWorkPool("file-writer", 1, kBlocksMax, LoopPriority::kPrompt)) {}
 
 WriteBehind::~WriteBehind() { pool_->Stop(); }
 

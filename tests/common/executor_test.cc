@@ -8,11 +8,13 @@
 
 #include "gtest/gtest.h"
 #include "tests/support/counter.h"
+#include "tests/support/thread_turn.h"
 
 namespace towline {
 namespace {
 
 using test::Counter;
+using test::ThreadTurnNanos;
 
 TEST(ThreadExecutorTest, FirstStepComesWithoutAWake) {
   Counter steps;
@@ -159,6 +161,18 @@ TEST(ThreadExecutorTest, ABatchLoopDoesNotInterruptOthers) {
   };
   const auto loop = executor->Start("batch", step, LoopPriority::kBatch);
   EXPECT_TRUE(polite.WaitFor(1));
+}
+
+TEST(ThreadExecutorTest, APromptLoopGetsShortTurns) {
+  if (ThreadTurnNanos() == 0) GTEST_SKIP() << "this kernel does not say how long a turn is";
+  Counter prompt;
+  const auto executor = NewThreadExecutor();
+  const auto step = [&prompt] {
+    if (ThreadTurnNanos() == 100000) prompt.Add();
+    return prompt.value() > 0 ? StepResult::WaitForWake() : StepResult::WaitFor(1000);
+  };
+  const auto loop = executor->Start("prompt", step, LoopPriority::kPrompt);
+  EXPECT_TRUE(prompt.WaitFor(1));
 }
 
 }  // namespace

@@ -13,6 +13,7 @@
 #include "common/mutex.h"
 #include "gtest/gtest.h"
 #include "tests/support/status_matchers.h"
+#include "tests/support/thread_turn.h"
 
 namespace towline {
 namespace {
@@ -20,6 +21,7 @@ namespace {
 using test::IsOk;
 using test::ReasonIs;
 using test::StatusIs;
+using test::ThreadTurnNanos;
 
 // What was written, in its order; may be held up.
 class Target {
@@ -85,6 +87,18 @@ TEST(WriteBehindTest, WhatStandsInSeveralPlacesIsWrittenAsOne) {
   ASSERT_THAT(behind.Drain(), IsOk());
   EXPECT_TRUE(target.bytes() == a + b + c + d + d + a);
   EXPECT_EQ(target.offsets(), (std::vector<uint64_t>{0, kMax, 2 * kMax, 2 * kMax + 10}));
+}
+
+TEST(WriteBehindTest, TheDiskWaitsForTheWriterNoLongerThanATurn) {
+  if (ThreadTurnNanos() == 0) GTEST_SKIP() << "this kernel does not say how long a turn is";
+  uint64_t turn = 0;
+  WriteBehind behind([&turn](uint64_t, absl::string_view) {
+    turn = ThreadTurnNanos();
+    return absl::OkStatus();
+  });
+  ASSERT_THAT(Add(behind, 0, "x"), IsOk());
+  ASSERT_THAT(behind.Drain(), IsOk());
+  EXPECT_LT(turn, ThreadTurnNanos());
 }
 
 TEST(WriteBehindTest, EverythingIsWrittenInOrderAndInPieces) {
