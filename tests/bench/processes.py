@@ -31,11 +31,12 @@ class Processes:
     def start(self, name, command, user=None, end_signal=signal.SIGKILL, **options):
         """Starts a process that writes to NAME.log, unless `options` say something else; `end_signal` ends it."""
         with open(self._directory / f"{name}.log", "ab") as log:
+            begin = log.tell()
             process = subprocess.Popen(
                 ends_with_us(command, end_signal),
                 **{"stdin": subprocess.DEVNULL, "stdout": log, "stderr": subprocess.STDOUT, "cwd": "/",
                    **as_user(user), **options})
-        process.name, process.end_signal = name, end_signal
+        process.name, process.end_signal, process.log_begin = name, end_signal, begin
         self._running.append(process)
         return process
 
@@ -70,6 +71,12 @@ class Processes:
     def end_all(self):
         for process in reversed(self._running[:]):
             self.end(process)
+
+    def log(self, process):
+        """What the process has written to its log so far; a log of that name may have begun before it."""
+        with open(self._directory / f"{process.name}.log", "rb") as log:
+            log.seek(process.log_begin)
+            return log.read().decode(errors="replace")
 
     def log_tail(self, name, lines=20):
         with contextlib.suppress(OSError):
