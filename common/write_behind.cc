@@ -14,6 +14,7 @@ constexpr size_t kBlocksMax = 3;
 
 }  // namespace
 
+// The disk has nothing to do until this thread runs.
 WriteBehind::WriteBehind(Write write)
     : write_(std::move(write)), pool_(NewThreadWorkPool("file-writer", 1, kBlocksMax, LoopPriority::kPrompt)) {}
 

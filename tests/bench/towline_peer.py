@@ -133,7 +133,7 @@ class Towline:
             # Asking takes processor time from what is measured, and nobody asks pg_basebackup: so the log is looked at
             # until it is worth asking. Nobody writes, so the primary need not be asked at all.
             wait_until(lambda: replica.has_said("bootstrap_finished"), "it has the snapshot", BOOTSTRAP_SECONDS, 0.01)
-            wait_until(lambda: replica.has_all_of(end), "it streams", interval=0.001)
+            wait_until(lambda: replica.has_all_of(end), "it streams", BOOTSTRAP_SECONDS, 0.001)
             seconds = time.monotonic() - start
             result = {"seconds": seconds, "parts": {"of that: start-up of the process": answers},
                       "cpu_seconds": {"primary": cpu_seconds(self._primary.process) - before,
