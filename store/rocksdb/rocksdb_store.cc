@@ -175,7 +175,9 @@ class RocksDbStoreFactory : public StoreFactory {
   // A newer engine reads the files of an older one, but not the other way round.
   std::string file_form() const override {
     const bool lz4 = options_.compression == rocksdb::kLZ4Compression;
-    return absl::StrCat("rocksdb-", ROCKSDB_MAJOR, ".", ROCKSDB_MINOR, lz4 ? "+lz4" : "", " state-1");
+    const bool zstd = options_.bottommost_compression == rocksdb::kZSTD;
+    return absl::StrCat("rocksdb-", ROCKSDB_MAJOR, ".", ROCKSDB_MINOR, lz4 ? "+lz4" : "", zstd ? "+zstd" : "",
+                        " state-1");
   }
 
   absl::StatusOr<std::unique_ptr<StoreBulkLoader>> NewBulkLoader(const std::string& directory, BulkLoad mode) override {

@@ -30,6 +30,7 @@ class NoLog final : public rocksdb::Logger {
 constexpr uint64_t kMiB = 1 << 20;
 constexpr int kMemtablesPerFlush = 64;
 constexpr int kMemtablesMax = 160;  // flushed and waiting; writers stand still beyond it
+constexpr int kZstdLevel = 1;       // 3 takes nearly twice as long (docs/adr/0023)
 
 bool Supports(rocksdb::CompressionType type) {
   const std::vector<rocksdb::CompressionType> all = rocksdb::GetSupportedCompressions();
@@ -108,6 +109,12 @@ rocksdb::Options EngineOptions(const RocksDbOptions& options, std::shared_ptr<ro
       Supports(rocksdb::kLZ4Compression) ? rocksdb::kLZ4Compression : rocksdb::kNoCompression;
   engine.compression_per_level = {rocksdb::kNoCompression, rocksdb::kNoCompression, lower};
   engine.compression = lower;
+  // Nearly all of a large state lies in the last level, and is sent as it lies there: docs/adr/0023.
+  if (Supports(rocksdb::kZSTD)) {
+    engine.bottommost_compression = rocksdb::kZSTD;
+    engine.bottommost_compression_opts.enabled = true;
+    engine.bottommost_compression_opts.level = kZstdLevel;
+  }
 
   rocksdb::BlockBasedTableOptions table;
   table.block_cache = std::move(cache);

@@ -212,10 +212,11 @@ TEST(RocksDbAssumptions, AnIteratorCanBeToldNotToPassManyTombstones) {
   EXPECT_TRUE(it->status().IsIncomplete()) << it->status().ToString();
 }
 
-TEST(RocksDbAssumptions, BlocksAreCheckedByXxh3AndLz4IsThere) {
+TEST(RocksDbAssumptions, BlocksAreCheckedByXxh3AndCompressionsAreThere) {
   EXPECT_EQ(rocksdb::BlockBasedTableOptions().checksum, rocksdb::kXXH3);
   const std::vector<rocksdb::CompressionType> types = rocksdb::GetSupportedCompressions();
   EXPECT_NE(std::find(types.begin(), types.end(), rocksdb::kLZ4Compression), types.end());
+  EXPECT_NE(std::find(types.begin(), types.end(), rocksdb::kZSTD), types.end());
 }
 
 TEST(RocksDbAssumptions, AStoreThatIsOpenCannotBeOpenedAgain) {

@@ -4,11 +4,13 @@
   tests/bench/bootstrap_bench.py                      five rounds, 2,000,000 keys with values of 256 bytes
   tests/bench/bootstrap_bench.py --storm --load       then 8 Towline replicas at once; then with writers at work
   tests/bench/bootstrap_bench.py --source disk        the files of the sources come from the disk
+  tests/bench/bootstrap_bench.py --values bytes       values that nothing makes smaller
   tests/bench/bootstrap_bench.py --only towline --keys 100000
 
 A round measures every peer once, one after the other, from the moment at which an empty replica is told to follow until
-it serves the state and streams. The disk alone is a peer, too: one writer of as many bytes. Values are random text
-that does not compress. When a round begins the files of its source are in the page cache, as Redis has everything in
+it serves the state and streams. The disk alone is a peer, too: one writer of as many bytes. Values are random text, 6
+bits in each byte, so LZ4 and LZF make nothing of it, but Zstandard a quarter less: that is how Towline's last level
+lies on the disk. When a round begins the files of its source are in the page cache, as Redis has everything in
 memory; with --source disk they are not. Everything runs on loopback, in a directory of its own that is removed at the
 end. Needs the release build (--bin), redis-server and postgresql (deploy/install_packages.sh --bench), and about 6 times
 the data in disk space, besides twice per replica of a storm.
@@ -44,15 +46,32 @@ PORTS_BESIDES_STORM = 6
 SOURCES = {"cache": page_cache.fill, "disk": page_cache.drop, "any": lambda directory: None}
 
 
+def random_text(source, count):
+    return base64.b64encode(source.randbytes(-(-count * 3 // 4)))[:count]
+
+
+def random_bytes(source, count):
+    """All but those that end a line or a field, or mean something to COPY."""
+    value = source.randbytes(count).translate(None, UNFIT)
+    while len(value) < count:
+        value += source.randbytes(count - len(value)).translate(None, UNFIT)
+    return value
+
+
+UNFIT = b"\0\t\n\r\\"
+VALUES = {"text": random_text, "bytes": random_bytes}
+
+
 class Data:
     """Lines of key, tab, value, in key order; the same ones every time."""
 
     BLOCK = 10000
 
-    def __init__(self, path, keys, value_bytes):
+    def __init__(self, path, keys, value_bytes, values):
         self.path = path
         self.keys = keys
         self.value_bytes = value_bytes
+        self.value = VALUES[values]
         self.bytes = keys * (len(self._key(0)) + value_bytes)
 
     @staticmethod
@@ -61,11 +80,9 @@ class Data:
 
     def generate(self):
         source = random.Random(1)
-        raw_bytes = -(-self.value_bytes * 3 // 4)
-        with open(self.path, "w", encoding="ascii") as file:
+        with open(self.path, "wb") as file:
             for number in range(self.keys):
-                value = base64.b64encode(source.randbytes(raw_bytes)).decode()[:self.value_bytes]
-                file.write(f"{self._key(number)}\t{value}\n")
+                file.write(b"%b\t%b\n" % (self._key(number).encode(), self.value(source, self.value_bytes)))
 
     def as_resp(self):
         """The data as SET commands for redis-cli --pipe, in blocks."""
@@ -198,6 +215,8 @@ def parse_arguments():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--keys", type=int, default=2000000)
     parser.add_argument("--value-bytes", type=int, default=256, help="of each value (default 256)")
+    parser.add_argument("--values", choices=VALUES, default="text",
+                        help="random text (default), or random bytes, of which no compression makes less")
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--source", choices=SOURCES, default="cache",
                         help="where the files of the sources are when a round begins: in the page cache (default), on "
@@ -301,14 +320,15 @@ def prepare(bench, names):
 
 
 def run(arguments, names, directory, processes):
-    data = Data(directory / "data.tsv", arguments.keys, arguments.value_bytes)
+    data = Data(directory / "data.tsv", arguments.keys, arguments.value_bytes, arguments.values)
     print(f"{os.cpu_count()} processors, load {os.getloadavg()[0]:.1f}, {time.strftime('%Y-%m-%d %H:%M')}; "
-          f"{data.keys} keys, values of {data.value_bytes} bytes, {data.bytes / MB:.1f} MB; files of the sources: "
-          f"{arguments.source}", flush=True)
+          f"{data.keys} keys, values of {data.value_bytes} bytes ({arguments.values}), {data.bytes / MB:.1f} MB; files of "
+          f"the sources: {arguments.source}", flush=True)
     data.generate()
     peers = prepare(Bench(data, directory, arguments.ports, processes, arguments.bin.resolve(), arguments.smoke), names)
     report = {"processors": os.cpu_count(), "load_before": os.getloadavg()[0], "keys": data.keys,
-              "value_bytes": data.value_bytes, "data_bytes": data.bytes, "source": arguments.source,
+              "value_bytes": data.value_bytes, "values": arguments.values, "data_bytes": data.bytes,
+              "source": arguments.source,
               "peers": {peer.name: {"version": peer.version, "measured": peer.what} for peer in peers}}
     report["rounds"] = measure_rounds(peers, arguments.rounds, arguments.source)
     summary = summarize(report["rounds"], data)

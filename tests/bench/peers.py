@@ -306,7 +306,8 @@ class Postgres:
 
     def prepare(self):
         directory = self._directory("postgres-primary")
-        self._run("initdb", "--no-sync", "-A", "trust", "-U", "postgres", "-E", "UTF8", "--locale=C", "-D", directory)
+        self._run("initdb", "--no-sync", "-A", "trust", "-U", "postgres", "-E", "SQL_ASCII", "--locale=C",
+                  "-D", directory)
         self._primary = self._serve("postgres-primary", directory, self._port)
         self._wait_answers(self._primary, self._port)
         self._bench.processes.run("psql", [
