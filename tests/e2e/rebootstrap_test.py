@@ -66,7 +66,8 @@ class RebootstrapTest(NodeTest):
         counted = re.findall(r"resync_counted node=p1 node=(\w+) decision=full reason=retained_bytes\b", p1.log())
         self.assertEqual(counted.count("r1"), repetitions(2, 10), counted)
         self.assertEqual(p1.status()["resync"]["by_reason"].get("full/retained_bytes"), len(counted), counted)
-        self.assertEqual(self.slot(p1, "r2")["invalidation"], None)
+        # It may have been over the limit for a moment; a tick later it holds the log again.
+        p1.wait_slot("r2", lambda slot: slot["invalidation"] is None, "not invalidated")
         self.assertRegex(p1.log(), r"resync_decision .*node=r1 .*decision=full reason=retained_bytes .*message=")
         self.assertRegex(p1.http("/metrics")[1], r'resync_decisions_total{decision="full",reason="retained_bytes"} [1-9]')
         self.assertEqual(p1.towctl("status", "--check").returncode, 0)

@@ -1,5 +1,6 @@
 """Clients that remember what was promised to them."""
 
+import random
 import threading
 
 import grpc
@@ -8,10 +9,16 @@ import towline_client  # the stubs are on the path once harness is imported
 from towline.v1 import kv_service_pb2, kv_service_pb2_grpc
 
 
+# Store files are compressed: tests that need a snapshot of some size need values that stay as large as they are.
+INCOMPRESSIBLE = random.Random(1).randbytes(4 << 20)
+
+
 def value_of(index, size):
     """The one value that record `index` may have; sizes vary around `size`."""
     length = size // 2 + (index * 7919) % (size + 1)
-    return (b"%d:" % index).ljust(length, b"abcdefghijklmnopqrstuvwxyz"[index % 26:index % 26 + 1])
+    head = b"%d:" % index
+    start = index * 104729 % (len(INCOMPRESSIBLE) - length)
+    return head + INCOMPRESSIBLE[start:start + max(0, length - len(head))]
 
 
 class StreamWriter:
